@@ -1,0 +1,116 @@
+"""Features on disk: what training reads, memory-mapped, each context stored once for all its questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import read_json
+from qa_edge_runtime.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TENSORS = "features.safetensors"
+VECTORS = "vectors.safetensors"
+VOCABULARY = "vocabulary.json"
+TOKENIZER = "tokenizer.json"
+HELDOUT = "heldout.json"
+
+
+def read_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
+    """All tensors of a safetensors file as memory-mapped arrays.
+
+    :raises DataError: if the file is missing, cut or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # Through torch the tensors stay memory-mapped, and their numpy views share that memory.
+        with safe_open(Path(path), framework="pt") as stream:
+            return {name: stream.get_tensor(name).numpy() for name in stream.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read as safetensors ({error}); make it again") from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """The training questions of a SQuAD file as numbers. Questions are those outside the held-out articles.
+
+    Ragged arrays are flat, with offsets: row i is `flat[offsets[i]:offsets[i + 1]]`. Tokens are numbers of surface
+    forms, spaCy tokens as written; each form has a word id and character ids.
+
+    :param context_tokens: int32, with `context_offsets` int64 (contexts + 1,).
+    :param context_starts: first character of each context token, int32, like `context_tokens`.
+    :param context_ends: character after each, the same.
+    :param text: the contexts in UTF-8, uint8, with `text_offsets` int64 (contexts + 1,).
+    :param question_tokens: int32, with `question_offsets` int64 (questions + 1,).
+    :param question_context: row of each question's context, int32, shape (questions,).
+    :param question_number: the question's place in the SQuAD file, the key of its labels, int32.
+    :param context_number: the context's place in the SQuAD file, int32, shape (contexts,).
+    :param answer_start: first token of the answer, int32, -1 without one, shape (questions,).
+    :param answer_end: last token of the answer, inclusive, the same.
+    :param form_words: word id of each surface form, int32, shape (forms,).
+    :param form_characters: character ids of each, int32, shape (forms, 16).
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    context_offsets: NDArray[np.int64]
+    context_tokens: NDArray[np.int32]
+    context_starts: NDArray[np.int32]
+    context_ends: NDArray[np.int32]
+    text: NDArray[np.uint8]
+    text_offsets: NDArray[np.int64]
+    question_offsets: NDArray[np.int64]
+    question_tokens: NDArray[np.int32]
+    question_context: NDArray[np.int32]
+    question_number: NDArray[np.int32]
+    context_number: NDArray[np.int32]
+    answer_start: NDArray[np.int32]
+    answer_end: NDArray[np.int32]
+    form_words: NDArray[np.int32]
+    form_characters: NDArray[np.int32]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Features:
+        """Map a folder that `prepare` wrote.
+
+        :raises DataError: if it is not one, or of another format.
+        """
+        folder = Path(folder)
+        manifest = read_json(folder / MANIFEST, "feature manifest")
+        found = manifest.get("format_version") if isinstance(manifest, dict) else None
+        if found != FORMAT_VERSION:
+            raise DataError(f"features {folder} have format {found}, expected {FORMAT_VERSION}: prepare them again")
+        tensors = read_tensors(folder / TENSORS)
+        try:
+            return cls(folder=folder, manifest=manifest, **tensors)
+        except TypeError as error:
+            raise DataError(f"features {folder} do not hold the expected tensors ({error}): prepare again") from error
+
+    def __len__(self) -> int:
+        return len(self.question_context)
+
+    def vocabulary(self) -> Vocabulary:
+        """Words and characters that the ids refer to."""
+        return Vocabulary.load(self.folder / VOCABULARY)
+
+    def vectors(self) -> NDArray[np.float16]:
+        """Word vectors, shape (words + 1, dim); row 0, the unknown word's, is zero."""
+        return read_tensors(self.folder / VECTORS)["vectors"]
+
+    def context_text(self, context: int) -> str:
+        """Text of a context, by its row."""
+        return bytes(self.text[self.text_offsets[context] : self.text_offsets[context + 1]]).decode("utf-8")
+
+    def context_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each question's context, shape (questions,)."""
+        lengths: NDArray[np.int64] = np.diff(self.context_offsets)[self.question_context]
+        return lengths

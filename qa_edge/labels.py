@@ -1,0 +1,194 @@
+"""The teacher's logits on disk: computed once a teacher, in shards, resumable, tied to what they were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qa_edge.features import read_tensors
+from qa_edge.progress import progress
+from qa_edge.squad import Squad, read_squad
+from qa_edge.teacher import Pieces, Teacher, TeacherLogits
+from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import atomic_write, read_json
+
+FORMAT_VERSION = 1
+SHARD_QUESTIONS = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """How logits are computed: kept in the manifest, so that a resumed run cannot mix two ways."""
+
+    window: int = 384
+    stride: int = 128
+    precision: str = "bf16"
+    batch_tokens: int = 6144
+
+
+def label(
+    squad_path: str | Path,
+    teacher_name: str,
+    output: str | Path,
+    *,
+    settings: LabelSettings | None = None,
+    device: str = "cpu",
+    on_shard: Callable[[int, int], None] | None = None,
+    process: int = 0,
+    processes: int = 1,
+) -> Path:
+    """Compute and store a teacher's logits for every question of a SQuAD file; what is done already is kept.
+
+    The folder holds `manifest.json`, the pieces of each context (`contexts.safetensors`) and shards of
+    2,048 questions (`questions-00000.safetensors`: start and end logits float16, all pieces in a row, and offsets).
+
+    :param on_shard: called with (shards done, shards) after each shard.
+    :param process: this process's number among `processes`, which share the shards between them.
+    :raises DataError: if the folder was made from other data or by another teacher.
+    """
+    settings = settings or LabelSettings()
+    squad = read_squad(squad_path)
+    teacher = Teacher.load(teacher_name, device=device, window=settings.window, stride=settings.stride)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    items = [(paragraph.context, question.text) for _, paragraph, question in squad.items()]
+    shards = -(-len(items) // SHARD_QUESTIONS)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "squad_sha256": squad.sha256,
+        "questions": len(items),
+        "teacher": teacher.name,
+        "teacher_sha256": teacher.sha256(),
+        "tokenizer_sha256": teacher.tokenizer_sha256(),
+        "shard_questions": SHARD_QUESTIONS,
+        "window": settings.window,
+        "stride": settings.stride,
+        "precision": settings.precision,
+    }
+    _settle_manifest(folder, manifest)
+    if process == 0 and not (folder / "contexts.safetensors").exists():
+        _write_context_pieces(folder, squad, teacher)
+    done = [(folder / _shard_name(shard)).exists() for shard in range(shards)]
+    with progress("label", len(items), sum(done) * SHARD_QUESTIONS) as advance:
+        for shard in range(process, shards, processes):
+            if done[shard]:
+                continue
+            part = items[shard * SHARD_QUESTIONS : (shard + 1) * SHARD_QUESTIONS]
+            logits = teacher.logits(
+                [question for _, question in part],
+                [context for context, _ in part],
+                batch_tokens=settings.batch_tokens,
+                precision=settings.precision,
+            )
+            _write_shard(folder / _shard_name(shard), logits)
+            done[shard] = True
+            advance(len(part))
+            if on_shard:
+                on_shard(sum(done), shards)
+    return folder
+
+
+class Labels:
+    """Read access to a folder that `label` wrote. Questions and contexts are numbered in the SQuAD file's order."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json", "label manifest")
+        if self.manifest.get("format_version") != FORMAT_VERSION:
+            found = self.manifest.get("format_version")
+            raise DataError(f"labels {folder} have format {found}, expected {FORMAT_VERSION}: label again")
+        self.questions: int = self.manifest["questions"]
+        missing = [name for name in self._shards() if not (self.folder / name).exists()]
+        if missing:
+            raise DataError(
+                f"labels {folder} are unfinished ({len(missing)} of {len(self._shards())} shards missing): "
+                "run qa-edge label again, it goes on where it stopped"
+            )
+        contexts = read_tensors(self.folder / "contexts.safetensors")
+        self._piece_offsets, self._starts, self._ends = contexts["offsets"], contexts["starts"], contexts["ends"]
+        self._tensors: dict[int, dict[str, np.ndarray]] = {}
+
+    def _shards(self) -> list[str]:
+        return [_shard_name(i) for i in range(-(-self.questions // self.manifest["shard_questions"]))]
+
+    def require(self, squad_sha256: str) -> None:
+        """Refuse labels of another data set.
+
+        :raises DataError: if they were made from a file with another hash.
+        """
+        if self.manifest["squad_sha256"] != squad_sha256:
+            raise DataError(
+                f"labels {self.folder} were made from other data (SHA-256 {self.manifest['squad_sha256'][:12]}, "
+                f"expected {squad_sha256[:12]}): label this data set into another folder"
+            )
+
+    def pieces(self, context: int) -> Pieces:
+        """The teacher's pieces of a context."""
+        here = slice(int(self._piece_offsets[context]), int(self._piece_offsets[context + 1]))
+        return Pieces(starts=self._starts[here], ends=self._ends[here])
+
+    def logits(self, question: int) -> tuple[np.ndarray, np.ndarray]:
+        """Start and end logits of a question, float16, shape (pieces of its context,)."""
+        shard, row = divmod(question, self.manifest["shard_questions"])
+        if shard not in self._tensors:
+            self._tensors[shard] = read_tensors(self.folder / _shard_name(shard))
+        tensors = self._tensors[shard]
+        here = slice(int(tensors["offsets"][row]), int(tensors["offsets"][row + 1]))
+        return tensors["start_logits"][here], tensors["end_logits"][here]
+
+
+def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / "manifest.json"
+    if not path.exists():
+        atomic_write(path, json.dumps(manifest, indent=1))
+        return
+    found = read_json(path, "label manifest")
+    for key, expected in manifest.items():
+        if key != "teacher" and found.get(key) != expected:
+            raise DataError(
+                f"labels {folder} were made with {key} {found.get(key)}, this run has {expected}: "
+                "name another folder, or remove this one"
+            )
+
+
+def _shard_name(shard: int) -> str:
+    return f"questions-{shard:05d}.safetensors"
+
+
+def _offsets(lengths: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
+    contexts = [paragraph.context for article in squad.articles for paragraph in article.paragraphs]
+    _, pieces = teacher.encode([""] * len(contexts), contexts)
+    _write_tensors(
+        folder / "contexts.safetensors",
+        {
+            "offsets": _offsets([len(p.starts) for p in pieces]),
+            "starts": np.concatenate([p.starts for p in pieces]),
+            "ends": np.concatenate([p.ends for p in pieces]),
+        },
+    )
+
+
+def _write_shard(path: Path, logits: list[TeacherLogits]) -> None:
+    _write_tensors(
+        path,
+        {
+            "offsets": _offsets([len(one.start) for one in logits]),
+            "start_logits": np.concatenate([one.start for one in logits]).astype(np.float16),
+            "end_logits": np.concatenate([one.end for one in logits]).astype(np.float16),
+        },
+    )
+
+
+def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    atomic_write(path, save(tensors))

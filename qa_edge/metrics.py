@@ -1,0 +1,81 @@
+"""Metrics of a run: JSON lines that survive a kill, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from qa_edge.losses import LossTerms
+from qa_edge_runtime.files import atomic_write
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """One curve over all slices of a run: lines of steps that a resumed run repeats are dropped first."""
+
+    def __init__(self, run: Path, *, enabled: bool = True) -> None:
+        self.path, self.enabled = run / FILE, enabled
+        self._board: Any = None
+        self._reset()
+
+    def start(self, *, step: int) -> None:
+        """Begin or go on after `step`."""
+        self._reset()
+        if not self.enabled:
+            return
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # a line cut by a kill
+                continue
+            if record["step"] <= step:
+                kept.append(line)
+        atomic_write(self.path, "".join(f"{line}\n" for line in kept))
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+    def add(self, *, questions: int, norm: Tensor, terms: LossTerms) -> None:
+        """Add one update to the means of the next line."""
+        self._updates += 1
+        self._questions += questions
+        values = {"loss": terms.total, "hard": terms.hard, "soft": terms.soft, "mse": terms.mse, "gradient_norm": norm}
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+
+    def write_training(self, *, step: int, epoch: float, rate: float) -> None:
+        """Write the means since the last line and the questions an hour."""
+        if self._updates:
+            means = {name: round(float(total) / self._updates, 5) for name, total in self._sums.items()}
+            speed = round(self._questions / max(time.perf_counter() - self._since, 1e-9) * 3600)
+            self.write(kind="training", step=step, epoch=epoch, rate=rate, **means, questions_an_hour=speed)
+        self._reset()
+
+    def write(self, *, kind: str, step: int, **values: Any) -> None:
+        """Append one line."""
+        if not self.enabled:
+            return
+        with self.path.open("a") as stream:
+            stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self._board is not None:
+            self._board.close()
+
+    def _reset(self) -> None:
+        self._updates = self._questions = 0
+        self._sums: dict[str, Any] = {}
+        self._since = time.perf_counter()

@@ -1,0 +1,301 @@
+"""SQuAD JSON to features: spaCy tokens, vocabulary, word vectors, answer spans, held-out articles."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY
+from qa_edge.progress import progress
+from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
+from qa_edge.vectors import read_vectors
+from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
+from qa_edge_runtime.files import atomic_folder, atomic_write, sha256_file
+from qa_edge_runtime.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How features are made.
+
+    :param heldout: share of the articles kept out of training for choices and calibration (DESIGN: decision 4).
+    :param vocabulary_size: words with a vector of their own, the most frequent ones; None keeps all.
+    :param character_count: a character that the training text holds fewer times is unknown, so that the unknown
+        character's vector is trained.
+    :param seed: which articles are held out.
+    """
+
+    heldout: float = 0.05
+    vocabulary_size: int | None = None
+    character_count: int = 5
+    characters_per_word: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heldout < 1:
+            raise InputError(f"heldout is {self.heldout}, expected a share of the articles, 0 <= heldout < 1")
+        if self.vocabulary_size is not None and self.vocabulary_size < 1:
+            raise InputError(f"vocabulary_size is {self.vocabulary_size}, expected at least 1")
+
+
+def prepare(
+    squad_path: str | Path,
+    output: str | Path,
+    *,
+    vectors_path: str | Path | None = None,
+    settings: PrepareSettings | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a features folder and return its manifest.
+
+    :param vectors_path: GloVe-format vectors; None trains on characters alone.
+    :raises DataError: if the data cannot be read, or hold nothing to train on.
+    """
+    settings = settings or PrepareSettings()
+    squad = read_squad(squad_path)
+    training, heldout = split_articles(squad, settings.heldout, settings.seed)
+    with atomic_folder(output, force=force) as folder:
+        encoder = _Encoder()
+        tables = encoder.encode(training)
+        if not tables["question_context"]:
+            raise DataError(f"{squad_path} has no question outside the held-out articles; add questions")
+        vocabulary, vectors = _build_vocabulary(encoder, vectors_path, settings)
+        _write_numbers(folder, tables, encoder.forms, vocabulary, vectors, settings)
+        vocabulary.save(folder / VOCABULARY)
+        atomic_write(folder / TOKENIZER, json.dumps(encoder.tables))
+        write_squad(folder / HELDOUT, heldout)
+        known = sum(encoder.counts[form] for form in encoder.forms if vocabulary.word_id(form))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "squad": Path(squad_path).name,
+            "squad_sha256": squad.sha256,
+            "spacy_version": encoder.tables["spacy_version"],
+            "vectors": None if vectors_path is None else Path(vectors_path).name,
+            "vectors_sha256": None if vectors_path is None else sha256_file(vectors_path),
+            "contexts": len(tables["context_number"]),
+            "questions": len(tables["question_context"]),
+            "heldout_articles": len(heldout.articles),
+            "heldout_questions": sum(1 for _ in heldout.items()),
+            "impossible_questions": squad.impossible,
+            "unlabelled_questions": encoder.unlabelled,
+            "misplaced_answers": encoder.misplaced,
+            "forms": len(encoder.forms),
+            "words": len(vocabulary.words),
+            "characters": len(vocabulary.characters),
+            "known_token_share": round(known / max(sum(encoder.counts.values()), 1), 4),
+            "settings": {**vars(settings)},
+        }
+        atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[tuple[int, int, Paragraph]], Squad]:
+    """Split by whole articles, so that no held-out context is ever seen.
+
+    :returns: training paragraphs with the numbers of their context and of their first question in the file, and the
+        held-out articles as a data set of their own.
+    """
+    count = round(len(squad.articles) * share)
+    if share and len(squad.articles) > 1:
+        count = min(max(count, 1), len(squad.articles) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(squad.articles))[:count].tolist())
+    training = []
+    context_number = question_number = 0
+    for index, article in enumerate(squad.articles):
+        for paragraph in article.paragraphs:
+            if index not in chosen:
+                training.append((context_number, question_number, paragraph))
+            context_number += 1
+            question_number += sum(not question.impossible for question in paragraph.questions)
+    articles = tuple(article for index, article in enumerate(squad.articles) if index in chosen)
+    return training, Squad(articles=articles, version=squad.version, sha256=squad.sha256)
+
+
+def sample_questions(squad: Squad, count: int, seed: int) -> Squad:
+    """At most `count` answered questions of a data set, with their contexts, in file order."""
+    ids = [question.id for _, _, question in squad.items() if question.answers]
+    chosen = set(np.random.default_rng(seed).permutation(np.asarray(ids, dtype=object))[:count].tolist())
+    articles = []
+    for article in squad.articles:
+        paragraphs = []
+        for paragraph in article.paragraphs:
+            questions = tuple(question for question in paragraph.questions if question.id in chosen)
+            if questions:
+                paragraphs.append(Paragraph(context=paragraph.context, questions=questions))
+        if paragraphs:
+            articles.append(Article(title=article.title, paragraphs=tuple(paragraphs)))
+    return Squad(articles=tuple(articles), version=squad.version, sha256=squad.sha256)
+
+
+class _Tables(TypedDict):
+    context_lengths: array[int]
+    context_tokens: array[int]
+    context_starts: array[int]
+    context_ends: array[int]
+    texts: list[bytes]
+    question_lengths: array[int]
+    question_tokens: array[int]
+    question_context: array[int]
+    question_number: array[int]
+    context_number: array[int]
+    answer_start: array[int]
+    answer_end: array[int]
+
+
+class _Encoder:
+    """spaCy tokens to numbers of surface forms."""
+
+    def __init__(self) -> None:
+        try:
+            import spacy
+        except ImportError as error:
+            raise MissingExtraError('preparing data needs: pip install "qa-edge[train]"') from error
+        from qa_edge_export.tokenizer_tables import build_tokenizer_tables
+
+        nlp = spacy.blank("en")
+        self.tokenizer = nlp.tokenizer
+        self.tables = build_tokenizer_tables(nlp)
+        self.forms: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        self.misplaced = 0
+        self.unlabelled = 0
+
+    def tokens(self, text: str) -> tuple[list[int], list[int], list[int]]:
+        """Numbers of the forms, first characters and characters after the last, one a token."""
+        forms, starts, ends = [], [], []
+        for token in self.tokenizer(text):
+            form = token.text
+            self.counts[form] += 1
+            forms.append(self.forms.setdefault(form, len(self.forms)))
+            starts.append(token.idx)
+            ends.append(token.idx + len(form))
+        return forms, starts, ends
+
+    def encode(self, paragraphs: Sequence[tuple[int, int, Paragraph]]) -> _Tables:
+        tables = _Tables(
+            context_lengths=array("q"),
+            context_tokens=array("i"),
+            context_starts=array("i"),
+            context_ends=array("i"),
+            texts=[],
+            question_lengths=array("q"),
+            question_tokens=array("i"),
+            question_context=array("i"),
+            question_number=array("i"),
+            context_number=array("i"),
+            answer_start=array("i"),
+            answer_end=array("i"),
+        )
+        with progress("tokens", len(paragraphs)) as advance:
+            for context_number, question_number, paragraph in paragraphs:
+                self._encode_paragraph(tables, context_number, question_number, paragraph)
+                advance(1)
+        return tables
+
+    def _encode_paragraph(
+        self, tables: _Tables, context_number: int, question_number: int, paragraph: Paragraph
+    ) -> None:
+        forms, starts, ends = self.tokens(paragraph.context)
+        row = len(tables["context_number"])
+        tables["context_number"].append(context_number)
+        tables["context_lengths"].append(len(forms))
+        tables["context_tokens"].extend(forms)
+        tables["context_starts"].extend(starts)
+        tables["context_ends"].extend(ends)
+        tables["texts"].append(paragraph.context.encode("utf-8"))
+        for question in paragraph.questions:
+            if question.impossible:
+                continue
+            words, _, _ = self.tokens(question.text)
+            tables["question_lengths"].append(len(words))
+            tables["question_tokens"].extend(words)
+            tables["question_context"].append(row)
+            tables["question_number"].append(question_number)
+            first, last = self._answer(question, paragraph.context, starts, ends)
+            tables["answer_start"].append(first)
+            tables["answer_end"].append(last)
+            question_number += 1
+
+    def _answer(self, question: Question, context: str, starts: list[int], ends: list[int]) -> tuple[int, int]:
+        """First and last token of the first reference that stands at its offset; -1, -1 without one."""
+        self.unlabelled += question.unlabelled
+        for answer in question.answers:
+            if answer.stands_in(context):
+                # A border inside a token takes the whole token.
+                first = int(np.searchsorted(ends, answer.start, side="right"))
+                last = int(np.searchsorted(starts, answer.end, side="left")) - 1
+                return first, last
+        self.misplaced += bool(question.answers)
+        return -1, -1
+
+
+def _build_vocabulary(
+    encoder: _Encoder, vectors_path: str | Path | None, settings: PrepareSettings
+) -> tuple[Vocabulary, np.ndarray]:
+    """Words of the training text that have a vector, most frequent first, and the characters that occur enough."""
+    characters: Counter[str] = Counter()
+    for form, count in encoder.counts.items():
+        for character in form[: settings.characters_per_word]:
+            characters[character] += count
+    kept = tuple(c for c, count in sorted(characters.items()) if count >= settings.character_count)
+    if vectors_path is None:
+        return Vocabulary(words=(), characters=kept), np.zeros((1, 0), np.float16)
+    wanted = {spelling for form in encoder.counts for spelling in (form, form.lower())}
+    found = read_vectors(vectors_path, wanted)
+    row = {word: number for number, word in enumerate(found.words)}
+    frequency: Counter[str] = Counter()
+    for form, count in encoder.counts.items():
+        word = form if form in row else form.lower()
+        if word in row:
+            frequency[word] += count
+    words = sorted(frequency, key=lambda word: (-frequency[word], word))[: settings.vocabulary_size]
+    vectors = np.zeros((len(words) + 1, found.dim), np.float16)
+    if words:
+        vectors[1:] = found.array[[row[word] for word in words]]
+    return Vocabulary(words=tuple(words), characters=kept), vectors
+
+
+def _offsets(lengths: Iterable[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))]).astype(np.int64)
+
+
+def _write_numbers(
+    folder: Path,
+    tables: _Tables,
+    forms: dict[str, int],
+    vocabulary: Vocabulary,
+    vectors: np.ndarray,
+    settings: PrepareSettings,
+) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {
+        "context_offsets": _offsets(tables["context_lengths"]),
+        "text_offsets": _offsets(len(text) for text in tables["texts"]),
+        "text": np.frombuffer(b"".join(tables["texts"]), np.uint8),
+        "question_offsets": _offsets(tables["question_lengths"]),
+        "form_words": vocabulary.word_ids(list(forms)).astype(np.int32),
+        "form_characters": vocabulary.character_ids(list(forms), settings.characters_per_word).astype(np.int32),
+    }
+    for name in (
+        "context_tokens",
+        "context_starts",
+        "context_ends",
+        "question_tokens",
+        "question_context",
+        "question_number",
+        "context_number",
+        "answer_start",
+        "answer_end",
+    ):
+        arrays[name] = np.asarray(tables[name], np.int32)  # type: ignore[literal-required]
+    save_file(arrays, os.fspath(folder / TENSORS))
+    save_file({"vectors": vectors}, os.fspath(folder / VECTORS))

@@ -1,0 +1,231 @@
+"""The teacher: an extractive question answerer of the Hugging Face ecosystem, read over whole contexts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+# Padded lengths are multiples of this, so that a backend that compiles a kernel a shape meets few shapes.
+LENGTH_STEP = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The teacher's pieces of one context: half-open character ranges, int32, shape (pieces,)."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherLogits:
+    """Raw logits of one question over all pieces of its context, float32, shape (pieces,)."""
+
+    pieces: Pieces
+    start: np.ndarray
+    end: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One encoded window: its ids, and the range of the context's pieces that it holds."""
+
+    question: int
+    ids: list[int]
+    types: list[int] | None
+    first_position: int
+    first_piece: int
+    pieces: int
+
+
+class Teacher:
+    """An AutoModelForQuestionAnswering with its fast tokenizer.
+
+    :param window: pieces in a window, question and special pieces included.
+    :param stride: pieces by which neighbouring windows overlap.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, window: int = 384, stride: int = 128) -> None:
+        limit = min(getattr(model.config, "max_position_embeddings", window) or window, tokenizer.model_max_length)
+        if not 0 < stride < window or window > limit:
+            raise InputError(f"window {window} with stride {stride} does not fit a teacher that reads {limit} pieces")
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.window, self.stride = window, stride
+
+    @classmethod
+    def load(cls, name_or_folder: str, *, device: str = "cpu", window: int = 384, stride: int = 128) -> Teacher:
+        """Read a teacher from the hub or from a folder.
+
+        :raises DataError: if it cannot be found, is not a question answerer, or has no fast tokenizer.
+        """
+        try:
+            from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+        except ImportError as error:
+            raise MissingExtraError('a teacher needs: pip install "qa-edge[train]"') from error
+        import torch
+
+        if ("/" in name_or_folder or "." in name_or_folder) and Path(name_or_folder).parent.exists():
+            _require_model_folder(name_or_folder)
+        try:
+            model, report = AutoModelForQuestionAnswering.from_pretrained(
+                name_or_folder, output_loading_info=True, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(
+                f"teacher {name_or_folder} could not be loaded ({reason}); "
+                "give a folder, or the name of a question-answering model while its hub can be reached"
+            ) from error
+        missing = sorted(key for key in report["missing_keys"] if "qa_outputs" in key or "classifier" in key)
+        if missing:
+            raise DataError(
+                f"teacher {name_or_folder} has no trained question-answering head ({missing[0]} is missing); "
+                "fine-tune it first: qa-edge teach"
+            )
+        if not tokenizer.is_fast:
+            raise DataError(f"teacher {name_or_folder} has no fast tokenizer; character offsets need one")
+        return cls(model.to(device).eval(), tokenizer, name=name_or_folder, window=window, stride=stride)
+
+    def sha256(self) -> str:
+        """Hash of every weight, in order of name: two teachers with the same hash give the same logits."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def tokenizer_sha256(self) -> str:
+        """Hash of the tokenizer's whole definition."""
+        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+    def encode(self, questions: Sequence[str], contexts: Sequence[str]) -> tuple[list[Window], list[Pieces]]:
+        """Cut each question's context into overlapping windows.
+
+        :returns: all windows, and for each question the pieces of its whole context.
+        :raises DataError: if a question leaves no room for its context.
+        """
+        windows: list[Window] = []
+        pieces: list[Pieces] = []
+        for index, (question, context) in enumerate(zip(questions, contexts, strict=True)):
+            room = self.window - self.tokenizer.num_special_tokens_to_add(pair=True) - self.stride - 1
+            encoded_question = self.tokenizer(question, add_special_tokens=False)["input_ids"]
+            if len(encoded_question) > room:
+                raise DataError(
+                    f"question {question[:60]!r} has {len(encoded_question)} pieces, more than the {room} that leave "
+                    "room for a context; shorten it or widen the teacher's window"
+                )
+            encoded = self.tokenizer(
+                question,
+                context,
+                truncation="only_second",
+                max_length=self.window,
+                stride=self.stride,
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+            )
+            starts: list[int] = []
+            ends: list[int] = []
+            first_piece = 0
+            for part in range(len(encoded["input_ids"])):
+                positions = [i for i, sequence in enumerate(encoded.sequence_ids(part)) if sequence == 1]
+                offsets = [encoded["offset_mapping"][part][i] for i in positions]
+                windows.append(
+                    Window(
+                        question=index,
+                        ids=encoded["input_ids"][part],
+                        types=encoded["token_type_ids"][part] if "token_type_ids" in encoded else None,
+                        first_position=positions[0] if positions else 0,
+                        first_piece=first_piece,
+                        pieces=len(positions),
+                    )
+                )
+                fresh = len(starts) - first_piece
+                starts.extend(start for start, _ in offsets[fresh:])
+                ends.extend(end for _, end in offsets[fresh:])
+                first_piece += len(positions) - self.stride
+            pieces.append(Pieces(starts=np.asarray(starts, np.int32), ends=np.asarray(ends, np.int32)))
+        return windows, pieces
+
+    def logits(
+        self, questions: Sequence[str], contexts: Sequence[str], *, batch_tokens: int = 6144, precision: str = "bf16"
+    ) -> list[TeacherLogits]:
+        """Start and end logits of each question over its whole context.
+
+        A piece that several windows hold takes its logits from the window where it has most context
+        (DESIGN: decision 3; the rule of BERT's own run_squad).
+
+        :param batch_tokens: padded tokens in a forward pass.
+        :param precision: "bf16", "fp16" or "fp32" for the matrix products.
+        """
+        windows, pieces = self.encode(questions, contexts)
+        results = [
+            TeacherLogits(pieces=p, start=np.zeros(len(p.starts), np.float32), end=np.zeros(len(p.starts), np.float32))
+            for p in pieces
+        ]
+        margins = [np.full(len(p.starts), -1, np.int64) for p in pieces]
+        for batch in _batches(windows, batch_tokens):
+            start, end = self._forward([windows[i] for i in batch], precision)
+            for row, i in enumerate(batch):
+                window = windows[i]
+                here = slice(window.first_piece, window.first_piece + window.pieces)
+                there = slice(window.first_position, window.first_position + window.pieces)
+                place = np.arange(window.pieces)
+                margin = np.minimum(place, window.pieces - 1 - place)
+                better = margin > margins[window.question][here]
+                result = results[window.question]
+                result.start[here] = np.where(better, start[row, there], result.start[here])
+                result.end[here] = np.where(better, end[row, there], result.end[here])
+                margins[window.question][here] = np.maximum(margin, margins[window.question][here])
+        return results
+
+    def _forward(self, windows: Sequence[Window], precision: str) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        device = next(self.model.parameters()).device
+        longest = max(len(window.ids) for window in windows)
+        width = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.window)
+        ids = torch.full((len(windows), width), self.tokenizer.pad_token_id or 0)
+        mask = torch.zeros_like(ids)
+        types = torch.zeros_like(ids)
+        for row, window in enumerate(windows):
+            ids[row, : len(window.ids)] = torch.tensor(window.ids)
+            mask[row, : len(window.ids)] = 1
+            if window.types is not None:
+                types[row, : len(window.ids)] = torch.tensor(window.types)
+        inputs: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
+        if windows[0].types is not None:
+            inputs["token_type_ids"] = types
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
+        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            output = self.model(**{name: value.to(device) for name, value in inputs.items()})
+        return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
+
+
+def _require_model_folder(folder: str) -> None:
+    if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
+        raise DataError(f"teacher folder {folder} has no config.json; expected a Hugging Face model folder")
+
+
+def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of windows of like length, padded tokens bounded."""
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
+    batch: list[int] = []
+    for i in order:
+        width = -(-len(windows[i].ids) // LENGTH_STEP) * LENGTH_STEP
+        if batch and width * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,310 @@
+"""The training loop: distil the student from labels and teacher logits, resumable at any step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from qa_edge import ema
+from qa_edge.batches import Targets, TrainingData, epoch_batches
+from qa_edge.checkpoint import TrainingState, save_checkpoint
+from qa_edge.flat import FlatParameters
+from qa_edge.interpolate import interpolate
+from qa_edge.losses import DistillationLoss, LossTerms, distillation_loss
+from qa_edge.metrics import MetricsLog
+from qa_edge.progress import progress
+from qa_edge.schedule import SCHEDULES, learning_rate
+from qa_edge.squad import Squad
+from qa_edge.student.qanet import Batch, QANet
+from qa_edge.trained import TrainedStudent
+from qa_edge_runtime.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a student is trained. Defaults are the paper's (sections 4.1.2 and 5.3) where it speaks.
+
+    :param epochs: passes over the training questions.
+    :param batch_size: questions an update, over all processes.
+    :param rate: learning rate at its highest; see `schedule.learning_rate`.
+    :param weight_decay: L2, added to the gradient as Adam does.
+    :param interpolation: `cubic` or `linear`; used unless mse_weight is 0.
+    :param evaluate_every: updates between evaluations on the held-out articles.
+    :param patience: evaluations without gain after which the run stops; None never stops early.
+    :param save_every: updates between states to resume from; a multiple of `log_every`.
+    :param max_steps: stop (to be resumed) after this many updates in all; None runs to the end.
+    """
+
+    epochs: int = 30
+    batch_size: int = 14
+    rate: float = 1e-3
+    warmup: int = 1000
+    schedule: str = "constant"
+    weight_decay: float = 3e-7
+    gradient_norm: float = 5.0
+    rho: float = 0.7
+    temperature: float = 10.0
+    mse_weight: float = 1.0
+    alignment: str = "rule"
+    interpolation: str = "cubic"
+    context_limit: int = 400
+    ema_ceiling: float | None = None
+    evaluate_every: int = 1000
+    patience: int | None = None
+    log_every: int = 50
+    save_every: int = 200
+    max_steps: int | None = None
+    precision: str = "no"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every", "log_every", "save_every", "context_limit"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.save_every % self.log_every:
+            raise InputError(f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every})")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        if not self.rate > 0 or not self.gradient_norm > 0:
+            raise InputError("rate and gradient_norm must be above 0")
+        self.loss()
+
+    def loss(self) -> DistillationLoss:
+        """The weights of the loss terms, checked."""
+        return DistillationLoss(rho=self.rho, temperature=self.temperature, mse_weight=self.mse_weight)
+
+
+class Trainer:
+    """Trains one student in one run folder.
+
+    :param heldout: questions of articles that training does not see; the best checkpoint is chosen on them.
+    :param on_step: called after each update with its number, for tests that interrupt a run.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        student: TrainedStudent,
+        data: TrainingData,
+        heldout: Squad,
+        settings: TrainSettings,
+        *,
+        accelerator: Accelerator | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.run, self.data, self.heldout, self.settings = run, data, heldout, settings
+        self.accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
+        if settings.batch_size % self.accelerator.num_processes:
+            raise InputError(
+                f"batch_size {settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes: "
+                "choose a multiple"
+            )
+        self.student = student
+        self.model: QANet = student.model.to(self.accelerator.device)
+        self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
+        self.flat = FlatParameters(self.model)
+        self.average = self.flat.weights.clone()
+        self.optimiser = torch.optim.Adam(
+            [self.flat.parameter],
+            lr=settings.rate,
+            betas=(0.8, 0.999),
+            eps=1e-7,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.epoch_steps = (
+            max(1, len(data) // settings.batch_size)
+            if len(data) < settings.batch_size
+            else len(epoch_batches(data.lengths, settings.batch_size, seed=settings.seed, epoch=0))
+        )
+        self.total_steps = self.epoch_steps * settings.epochs
+        ceiling = settings.ema_ceiling
+        self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
+        self.on_step = on_step
+        self.state = TrainingState()
+        self.log = MetricsLog(run, enabled=self.accelerator.is_main_process)
+        self._epoch: tuple[int, list[Any]] = (-1, [])
+
+    def train(self) -> TrainingState:
+        """Run, or go on, to the end, to `max_steps`, or until the held-out F1 no longer grows."""
+        settings, state = self.settings, self._resume()
+        last = min(self.total_steps, settings.max_steps or self.total_steps)
+        self.model.train()
+        with progress("distil", self.total_steps, state.step) as advance:
+            while state.step < last and not state.finished:
+                self._step(state.step)
+                state.step += 1
+                advance(1)
+                if state.step % settings.log_every == 0 or state.step == self.total_steps:
+                    self._log_training()
+                due = state.step % settings.evaluate_every == 0 or state.step == self.total_steps
+                if due:
+                    self._evaluate()
+                if due or state.step % settings.save_every == 0 or state.step == last:
+                    self._save()
+                if self.on_step:
+                    self.on_step(state.step)
+        self.log.close()
+        return state
+
+    def _step(self, step: int) -> None:
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(
+                step, peak=settings.rate, warmup=settings.warmup, total=self.total_steps, schedule=settings.schedule
+            )
+        rows = self._rows(step)
+        self.model.pool.start_step(step)
+        self.flat.gradient.zero_()
+        terms = self.loss(*self.data.batch(rows))
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        if self.accelerator.num_processes > 1:
+            self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
+        norm = torch.linalg.vector_norm(self.flat.gradient)
+        self.flat.gradient.mul_((settings.gradient_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.optimiser.step()
+        ema.update(self.average, self.flat.weights, ema.decay_at(step, self.ceiling))
+        self.log.add(questions=len(rows) * self.accelerator.num_processes, norm=norm, terms=terms)
+
+    def loss(self, batch: Batch, targets: Targets) -> LossTerms:
+        """Loss terms of a batch under the run's settings."""
+        device = self.accelerator.device
+        batch = batch.to(device)
+        with self.accelerator.autocast():
+            logits = self.model(batch)
+        mask = torch.arange(logits.shape[2], device=device) < batch.context_lengths.unsqueeze(1)
+        teacher: dict[str, Tensor] = {}
+        config = self.settings.loss()
+        if targets.aligned_logits is not None and targets.aligned is not None and targets.piece_logits is not None:
+            aligned_logits = targets.aligned_logits.to(device)
+            teacher = {
+                "teacher_start": aligned_logits[:, 0],
+                "teacher_end": aligned_logits[:, 1],
+                "aligned": targets.aligned.to(device),
+            }
+            if config.mse_weight:
+                pieces = torch.tensor(targets.piece_lengths)
+                teacher["interpolated"] = interpolate(
+                    logits, batch.context_lengths.tolist(), targets.piece_lengths, self.settings.interpolation
+                )
+                teacher["teacher_pieces"] = targets.piece_logits.to(device)
+                teacher["piece_mask"] = (torch.arange(targets.piece_logits.shape[2]) < pieces.unsqueeze(1)).to(device)
+        return distillation_loss(
+            config,
+            start_logits=logits[:, 0],
+            end_logits=logits[:, 1],
+            mask=mask,
+            start=targets.start.to(device),
+            end=targets.end.to(device),
+            **teacher,
+        )
+
+    def _rows(self, step: int) -> Any:
+        epoch, place = divmod(step, self.epoch_steps)
+        if self._epoch[0] != epoch:
+            self._epoch = (
+                epoch,
+                epoch_batches(self.data.lengths, self.settings.batch_size, seed=self.settings.seed, epoch=epoch),
+            )
+        rows = self._epoch[1][place]
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _log_training(self) -> None:
+        step = self.state.step
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.log.write_training(step=step, epoch=round(step / self.epoch_steps, 4), rate=rate)
+
+    def _evaluate(self) -> None:
+        """Score raw and averaged weights on the held-out articles; keep the best average as the checkpoint."""
+        state, record = self.state, {}
+        if self.accelerator.is_main_process and next(self.heldout.items(), None):
+            raw = self.flat.weights.clone()
+            random_state = torch.get_rng_state()
+            scores = {}
+            for name, weights in (("raw", raw), ("ema", self.average)):
+                self.flat.weights.copy_(weights)
+                scores[name] = self.student.evaluate(self.heldout, description=f"held-out, {name}")
+                record[f"{name}_exact_match"] = round(scores[name].exact_match, 3)
+                record[f"{name}_f1"] = round(scores[name].f1, 3)
+            self.flat.weights.copy_(raw)
+            torch.set_rng_state(random_state)
+            self.model.train()
+            self.log.write(kind="evaluation", step=state.step, **record)
+        f1 = self._shared(record.get("ema_f1", 0.0))
+        if f1 > state.best_f1 or not record:
+            state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
+            if self.accelerator.is_main_process:
+                save_checkpoint(self.run, self.model.config, self.flat.named_arrays(self.average))
+        else:
+            state.evaluations_without_gain += 1
+        patience = self.settings.patience
+        state.finished = state.step >= self.total_steps or (
+            patience is not None and state.evaluations_without_gain >= patience
+        )
+
+    def _shared(self, value: float) -> float:
+        """The main process's number, on every process."""
+        if self.accelerator.num_processes == 1:
+            return value
+        own = torch.tensor([value if self.accelerator.is_main_process else 0.0], dtype=torch.float64)
+        return float(self.accelerator.reduce(own.to(self.accelerator.device), "sum")[0])
+
+    def _save(self) -> None:
+        moments = self.optimiser.state[self.flat.parameter]
+        random_state = torch.get_rng_state().to(self.accelerator.device)
+        states = self.accelerator.gather(random_state.unsqueeze(0))
+        if not self.accelerator.is_main_process:
+            return
+        self.state.tensors = {
+            "weights": self.flat.weights.cpu().clone(),
+            "average": self.average.cpu().clone(),
+            "exp_avg": moments["exp_avg"].cpu().clone(),
+            "exp_avg_sq": moments["exp_avg_sq"].cpu().clone(),
+            "random": states.cpu(),
+        }
+        self.state.save(self.run)
+
+    def _resume(self) -> TrainingState:
+        found = TrainingState.load(self.run)
+        if found is None:
+            torch.manual_seed(self.settings.seed * 1000 + self.accelerator.process_index + 1)
+            self.log.start(step=0)
+            return self.state
+        tensors, device = found.tensors, self.accelerator.device
+        if tensors["weights"].shape != self.flat.weights.shape:
+            raise DataError(f"the state in {self.run} is of another student; name another run folder")
+        self.flat.weights.copy_(tensors["weights"])
+        self.average.copy_(tensors["average"])
+        self.optimiser.state[self.flat.parameter] = {
+            "step": torch.tensor(float(found.step)),
+            "exp_avg": tensors["exp_avg"].to(device),
+            "exp_avg_sq": tensors["exp_avg_sq"].to(device),
+        }
+        processes = len(tensors["random"])
+        torch.set_rng_state(tensors["random"][self.accelerator.process_index % processes])
+        found.tensors = {}
+        self.state = found
+        self.log.start(step=found.step)
+        return found
+
+
+def settings_json(settings: TrainSettings) -> str:
+    """Settings as `recipe.json` holds them."""
+    return json.dumps(asdict(settings), indent=1) + "\n"
+
+
+def timestamp() -> str:
+    """UTC time to the second, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

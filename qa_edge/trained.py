@@ -1,0 +1,120 @@
+"""A trained student that reads text: tokenise, look up, run in batches, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qa_edge.batches import build_batch
+from qa_edge.checkpoint import load_student
+from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, read_tensors
+from qa_edge.progress import progress
+from qa_edge.squad import Squad, references
+from qa_edge_runtime.decoder import decode_spans
+from qa_edge_runtime.scoring import Scores, score_predictions
+from qa_edge_runtime.tokenizer import Token, Tokenizer
+from qa_edge_runtime.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from qa_edge.student.qanet import QANet
+
+BATCH_TOKENS = 8192
+
+
+class TrainedStudent:
+    """A student with the tokenizer, vocabulary and vectors that it was trained with.
+
+    :param vectors: by word id, float16, shape (words + 1, word_dim).
+    """
+
+    def __init__(
+        self, model: QANet, tokenizer: Tokenizer, vocabulary: Vocabulary, vectors: NDArray[np.float16]
+    ) -> None:
+        self.model, self.tokenizer, self.vocabulary, self.vectors = model, tokenizer, vocabulary, vectors
+        self._forms: dict[str, int] = {}
+
+    @classmethod
+    def load(cls, run: str | Path) -> TrainedStudent:
+        """Read a run's folder, or a checkpoint with its vocabulary, vectors and tokenizer beside it.
+
+        :raises DataError: if a part is missing or does not fit.
+        """
+        run = Path(run)
+        return cls(load_student(run), *read_inputs(run))
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Start and end logits over the context tokens of each (question, context), whole contexts, float32."""
+        contexts = {context: self.tokenizer(context) for _, context in pairs}
+        return self._logits([(self.tokenizer(question), contexts[context]) for question, context in pairs])
+
+    def predict(self, squad: Squad, *, description: str = "evaluate") -> dict[str, str]:
+        """The answer to every question of a data set, by question id."""
+        items = [(paragraph.context, question) for _, paragraph, question in squad.items()]
+        contexts = {context: self.tokenizer(context) for context, _ in items}
+        order = sorted(range(len(items)), key=lambda i: len(contexts[items[i][0]]))
+        predictions: dict[str, str] = {}
+        with progress(description, len(items)) as advance:
+            for first in range(0, len(order), 512):
+                part = [items[i] for i in order[first : first + 512]]
+                logits = self._logits([(self.tokenizer(q.text), contexts[c]) for c, q in part])
+                for (context, question), (start, end) in zip(part, logits, strict=True):
+                    predictions[question.id] = self._text(context, contexts[context], start, end)
+                advance(len(part))
+        return predictions
+
+    def evaluate(self, squad: Squad, *, description: str = "evaluate") -> Scores:
+        """Official EM and F1 over every answerable question of a data set."""
+        return score_predictions(references(squad), self.predict(squad, description=description))
+
+    def _text(self, context: str, tokens: list[Token], start: NDArray[np.float32], end: NDArray[np.float32]) -> str:
+        (span,) = decode_spans(start, end, max_tokens=self.model.config.max_answer_tokens)
+        return context[tokens[span.start].start : tokens[span.end].end]
+
+    def _logits(
+        self, pairs: Sequence[tuple[list[Token], list[Token]]]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        import torch
+
+        numbers = [
+            tuple(
+                np.asarray([self._forms.setdefault(token.text, len(self._forms)) for token in tokens], np.int32)
+                for tokens in pair
+            )
+            for pair in pairs
+        ]
+        forms = list(self._forms)
+        words = self.vocabulary.word_ids(forms).astype(np.int32)
+        characters = self.vocabulary.character_ids(forms, self.model.config.characters_per_word).astype(np.int32)
+        order = sorted(range(len(pairs)), key=lambda i: len(numbers[i][1]))
+        results: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(np.empty(0), np.empty(0))] * len(pairs)
+        device = next(self.model.parameters()).device
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            while order:
+                longest = len(numbers[order[-1]][1])
+                rows = order[-max(1, BATCH_TOKENS // max(longest, 1)) :]
+                del order[-len(rows) :]
+                batch = build_batch(
+                    [numbers[i][1] for i in rows], [numbers[i][0] for i in rows], words, characters, self.vectors
+                )
+                output = self.model(batch.to(device)).float().cpu().numpy()
+                for place, i in enumerate(rows):
+                    count = len(numbers[i][1])
+                    results[i] = (output[place, 0, :count].copy(), output[place, 1, :count].copy())
+        self.model.train(training)
+        self._forms.clear()
+        return results
+
+
+def read_inputs(folder: Path) -> tuple[Tokenizer, Vocabulary, NDArray[np.float16]]:
+    """Tokenizer, vocabulary and vectors of a run's or a features folder."""
+    return (
+        Tokenizer.load(folder / TOKENIZER),
+        Vocabulary.load(folder / VOCABULARY),
+        read_tensors(folder / VECTORS)["vectors"],
+    )

@@ -1,0 +1,265 @@
+"""From a question and a text to the answer's characters: tokenise, look up, infer, decode."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qa_edge_runtime.bundle import Bundle
+from qa_edge_runtime.decoder import decode_spans
+from qa_edge_runtime.engine import Engine, open_engine
+from qa_edge_runtime.errors import BundleError, EngineError, InputError
+from qa_edge_runtime.states import CACHE_TOKENS, TokenStates
+from qa_edge_runtime.tokenizer import Token, Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A piece of the context that answers the question.
+
+    :ivar text: exactly `context[start:end]`, without white space at its ends.
+    :ivar start: first character, counted in the caller's own string.
+    :ivar end: the character after the last one.
+    :ivar score: span probability, the softmax over all valid spans of this context: comparable between the answers of
+        one question, not the probability of being right.
+    :ivar logit: start logit plus end logit of the span.
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float
+    logit: float
+
+
+class ContextLogits(NamedTuple):
+    """Logits of a context's tokens: two float32 arrays of shape (context_tokens,), and the tokens themselves."""
+
+    start: np.ndarray
+    end: np.ndarray
+    tokens: list[Token]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """What one question took, by stage in milliseconds, and how many of its distinct tokens were remembered.
+
+    `look_up_ms` is ids, rows of the table and the token graph for tokens that are not remembered; `infer_ms` is the
+    core graph; `decode_ms` ends with the answers' characters.
+    """
+
+    tokenise_ms: float
+    look_up_ms: float
+    infer_ms: float
+    decode_ms: float
+    context_tokens: int
+    question_tokens: int
+    distinct_tokens: int
+    remembered_tokens: int
+
+    @property
+    def total_ms(self) -> float:
+        """Sum of the stages, which follow each other without a gap."""
+        return self.tokenise_ms + self.look_up_ms + self.infer_ms + self.decode_ms
+
+
+class Answerer:
+    """Answers questions with one bundle; safe to use from several threads.
+
+    `Answerer.load("first.qab").answer(question, context)` is the short way; as a context manager it lets go of the
+    bundle's files at the end.
+
+    :ivar bundle: the opened bundle, with its manifest.
+    :ivar observer: called with the `StageTimes` of every question answered, if not None.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        cache_tokens: int = CACHE_TOKENS,
+        observer: Callable[[StageTimes], None] | None = None,
+    ) -> None:
+        if type(cache_tokens) is not int or cache_tokens < 0:
+            raise InputError(f"cache_tokens is {cache_tokens!r:.40}, expected a whole number from 0")
+        self.bundle = bundle
+        self.observer = observer
+        self._max_tokens = bundle.manifest.max_answer_tokens
+        self._tokenizer: Tokenizer = bundle.tokenizer()
+        core = open_engine(bundle, "core", threads=threads)
+        self.engine_name, self.engine_version = core.name, core.version
+        self._core: Engine | None = core
+        self._states: TokenStates | None = TokenStates(
+            bundle.vocabulary(),
+            bundle.table,
+            open_engine(bundle, "token", threads=threads),
+            hidden=bundle.manifest.hidden,
+            characters_per_word=bundle.manifest.characters_per_word,
+            capacity=cache_tokens,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        cache_tokens: int = CACHE_TOKENS,
+        observer: Callable[[StageTimes], None] | None = None,
+    ) -> Answerer:
+        """Open a bundle, checked, and load its graphs.
+
+        :param threads: threads of the inference engine.
+        :param cache_tokens: token states that are remembered; 20,000 take about 10 MB.
+        :param observer: called with the `StageTimes` of every question answered.
+        :raises BundleError: if the bundle is missing, cut, changed or newer.
+        :raises MissingExtraError: if the bundle's engine is not installed.
+        """
+        return cls(Bundle.open(path), threads=threads, cache_tokens=cache_tokens, observer=observer)
+
+    def answer(self, question: str, context: str) -> Answer:
+        """The best answer: `context[answer.start:answer.end] == answer.text`.
+
+        A context of any length is read whole.
+
+        :raises InputError: if the question or the context is not text, empty or blank.
+        """
+        return self.answers(question, context, top_k=1)[0]
+
+    def answers(self, question: str, context: str, top_k: int = 3) -> list[Answer]:
+        """The best answers, best first, no two of the same characters; fewer if the context has fewer.
+
+        :raises InputError: as `answer`, and if `top_k` is below one.
+        """
+        return self._ask(question, *self._read_context(context), top_k)
+
+    def answer_many(self, questions: Sequence[str], context: str) -> list[Answer]:
+        """The best answer to each question; the context's tokens are found once.
+
+        :raises InputError: as `answer`, and if `questions` is one text instead of several.
+        """
+        if isinstance(questions, str):
+            raise InputError("questions is one text, expected a list of them; answer() takes a single question")
+        context, tokens, _ = self._read_context(context)
+        return [self._ask(question, context, tokens, 0.0, 1)[0] for question in questions]
+
+    def logits(self, question: str, context: str) -> ContextLogits:
+        """Start and end logits of the context's tokens, as the core graph gives them.
+
+        :raises InputError: as `answer`.
+        """
+        context, context_tokens, _ = self._read_context(context)
+        question_tokens = self._tokenizer(_check_text(question, "question"))
+        states, _, _ = self._look_up(context_tokens, question_tokens)
+        return ContextLogits(*self._infer(states, len(context_tokens)), context_tokens)
+
+    def forget(self) -> None:
+        """Forget the remembered token states: the next question is answered as the first one was."""
+        if self._states is not None:
+            self._states.clear()
+
+    def close(self) -> None:
+        """Let go of the graphs and the cache; answering afterwards is an EngineError."""
+        self._core = self._states = None
+
+    def __enter__(self) -> Answerer:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def _read_context(self, context: str) -> tuple[str, list[Token], float]:
+        """The checked context, its tokens, and the seconds that they took."""
+        began = time.perf_counter()
+        tokens = self._tokenizer(_check_text(context, "context"))
+        return context, tokens, time.perf_counter() - began
+
+    def _ask(
+        self, question: str, context: str, context_tokens: list[Token], tokenise_seconds: float, top_k: int
+    ) -> list[Answer]:
+        _check_text(question, "question")
+        if type(top_k) is not int or top_k < 1:
+            raise InputError(f"top_k is {top_k!r:.40}, expected a whole number from 1")
+        began = time.perf_counter()
+        question_tokens = self._tokenizer(question)
+        tokenised = time.perf_counter()
+        states, distinct, remembered = self._look_up(context_tokens, question_tokens)
+        looked_up = time.perf_counter()
+        start, end = self._infer(states, len(context_tokens))
+        inferred = time.perf_counter()
+        found = _decode(context, context_tokens, start, end, self._max_tokens, top_k)
+        decoded = time.perf_counter()
+        if self.observer is not None:
+            self.observer(
+                StageTimes(
+                    tokenise_ms=1e3 * (tokenise_seconds + tokenised - began),
+                    look_up_ms=1e3 * (looked_up - tokenised),
+                    infer_ms=1e3 * (inferred - looked_up),
+                    decode_ms=1e3 * (decoded - inferred),
+                    context_tokens=len(context_tokens),
+                    question_tokens=len(question_tokens),
+                    distinct_tokens=distinct,
+                    remembered_tokens=remembered,
+                )
+            )
+        return found
+
+    def _look_up(self, context: list[Token], question: list[Token]) -> tuple[np.ndarray, int, int]:
+        """States of the context's tokens, then of the question's, and the counts that `TokenStates` gives."""
+        if self._states is None:
+            raise EngineError("this Answerer was closed; load the bundle again")
+        return self._states([token.text for token in (*context, *question)])
+
+    def _infer(self, states: np.ndarray, context_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._core is None:
+            raise EngineError("this Answerer was closed; load the bundle again")
+        outputs = self._core.run({"context": states[:context_tokens], "question": states[context_tokens:]})
+        start, end = outputs["start_logits"], outputs["end_logits"]
+        for name, logits in (("start_logits", start), ("end_logits", end)):
+            if logits.shape != (context_tokens,) or not np.isfinite(logits).all():
+                raise BundleError(
+                    f"bundle {self.bundle.path}: the core graph gave {name} of shape {logits.shape} or with NaN,"
+                    f" expected {context_tokens} finite numbers: export it again"
+                )
+        return start, end
+
+
+def _check_text(text: str, noun: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"the {noun} is {type(text).__name__}, expected text (str)")
+    if not text or text.isspace():
+        raise InputError(f"the {noun} is {'blank' if text else 'empty'}; expected some text")
+    return text
+
+
+def _decode(
+    context: str, tokens: list[Token], start: np.ndarray, end: np.ndarray, max_tokens: int, top_k: int
+) -> list[Answer]:
+    """Best spans as characters, without white space at their ends.
+
+    spaCy makes a token of white space beyond a single blank. A span that is nothing else is passed over for the next
+    best, and of spans that differ in white space alone the best is kept: so that more spans may have to be fetched.
+    """
+    wanted = top_k
+    while True:
+        spans = decode_spans(start, end, max_tokens=max_tokens, top_k=wanted)
+        answers: dict[tuple[int, int], Answer] = {}
+        for span in spans:
+            first, last = tokens[span.start].start, tokens[span.end].end
+            text = context[first:last]
+            stripped = text.strip()
+            first += len(text) - len(text.lstrip())
+            last = first + len(stripped)
+            if stripped and (first, last) not in answers:
+                answers[first, last] = Answer(
+                    text=stripped, start=first, end=last, score=span.probability, logit=span.logit
+                )
+        if len(answers) >= top_k or len(spans) < wanted:
+            return list(answers.values())[:top_k]
+        wanted *= 4

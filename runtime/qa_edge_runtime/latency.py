@@ -1,0 +1,250 @@
+"""End-to-end latency on real questions: each stage's share, cold start apart from warm, memory, machine named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qa_edge_runtime.answerer import Answerer, StageTimes
+from qa_edge_runtime.bundle import Bundle
+from qa_edge_runtime.errors import EngineError, InputError
+from qa_edge_runtime.machine import describe_machine
+from qa_edge_runtime.questions import load_squad_questions
+
+STAGES = ("tokenise", "look_up", "infer", "decode", "total")
+# Below a hundred queries p99 is no more than the slowest one.
+MINIMUM_QUERIES = 100
+COLD_START_SECONDS = 300
+NOTES = (
+    "warm times run from the caller's two strings to the answer's characters; loading is not in them",
+    "every pass over the questions starts with no token state remembered and remembers as it goes; the tokenizer keeps"
+    " the chunks that it has seen",
+    "cold start is a fresh process to its end: interpreter, imports, checking and loading the bundle, one answer",
+    "peak memory is the largest of the fresh processes', one of which answered the longest question and context",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLatency:
+    """Percentiles of a stage over all queries, and its share of the time of all stages together (0 to 1)."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdStart:
+    """Medians over fresh processes: the whole, and within it loading the bundle and the first answer."""
+
+    processes: int
+    total_ms: float
+    load_ms: float
+    first_answer_ms: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyReport:
+    """What a bundle's answers took on this machine.
+
+    :ivar stages: by name (`tokenise`, `look_up`, `infer`, `decode`, `total`), warm.
+    :ivar remembered_share: of the distinct tokens of a question and its context, the share whose state was remembered
+        from earlier queries of the same pass (0 to 1, over all queries).
+    :ivar cold_start: None if it was not asked for.
+    """
+
+    bundle: str
+    bundle_bytes: int
+    engine: str
+    engine_version: str
+    threads: int
+    queries: int
+    questions: int
+    repeat: int
+    warmup: int
+    stages: Mapping[str, StageLatency]
+    remembered_share: float
+    context_tokens_median: float
+    context_tokens_max: int
+    question_tokens_median: float
+    cold_start: ColdStart | None
+    machine: Mapping[str, Any]
+    notes: tuple[str, ...] = NOTES
+
+    def to_json(self) -> str:
+        """The report as JSON text, units in the names."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def bench_questions(
+    bundle_path: str | os.PathLike[str], squad: str | os.PathLike[str] | None = None, *, limit: int = 200
+) -> list[tuple[str, str]]:
+    """Question and context pairs to measure with: from a SQuAD file, evenly spread over it, else the bundle's cases.
+
+    :param limit: at most so many; 0 takes all. Neighbours in SQuAD share a context, so a spread sample remembers fewer
+        tokens than the file read in order would.
+    :raises InputError: if `limit` is negative.
+    :raises DataError: if the SQuAD file cannot be used.
+    :raises BundleError: if the bundle cannot be used.
+    """
+    if type(limit) is not int or limit < 0:
+        raise InputError(f"limit is {limit!r:.40}, expected a whole number from 0")
+    if squad is None:
+        pairs = [(case["question"], case["context"]) for case in Bundle.open(bundle_path).cases()]
+    else:
+        pairs = [(question, context) for _, question, context, _ in load_squad_questions(squad)]
+    if not limit or limit >= len(pairs):
+        return pairs
+    return [pairs[index * len(pairs) // limit] for index in range(limit)]
+
+
+def measure_latency(
+    bundle_path: str | os.PathLike[str],
+    questions: Sequence[tuple[str, str]],
+    *,
+    threads: int = 1,
+    repeat: int = 1,
+    warmup: int = 10,
+    minimum: int = MINIMUM_QUERIES,
+    cold_starts: int = 5,
+) -> LatencyReport:
+    """Answer real questions one by one and time every stage.
+
+    :param questions: (question, context) pairs.
+    :param repeat: passes over the questions; each starts with no token remembered.
+    :param warmup: questions answered before the first pass, not counted.
+    :param minimum: fewest queries (questions times passes) that are worth percentiles.
+    :param cold_starts: fresh processes that are timed; 0 leaves cold start and memory out.
+    :raises InputError: if there are fewer queries than `minimum`, or a number is out of range.
+    :raises BundleError: if the bundle cannot be used.
+    :raises EngineError: if a fresh process fails.
+    """
+    for name, value, least in (("repeat", repeat, 1), ("warmup", warmup, 0), ("cold_starts", cold_starts, 0)):
+        if type(value) is not int or value < least:
+            raise InputError(f"{name} is {value!r:.40}, expected a whole number from {least}")
+    queries = len(questions) * repeat
+    if not questions or queries < minimum:
+        advice = f"; give more questions, or repeat them {-(-minimum // len(questions))} times" if questions else ""
+        raise InputError(
+            f"{len(questions)} questions x {repeat} make {queries} queries, at least {minimum} needed{advice}"
+        )
+
+    machine = describe_machine()  # before the measurement adds to the load
+    times: list[StageTimes] = []
+    with Answerer.load(bundle_path, threads=threads) as answerer:
+        for index in range(warmup):
+            answerer.answer(*questions[index % len(questions)])
+        answerer.observer = times.append
+        for _ in range(repeat):
+            answerer.forget()
+            for question, context in questions:
+                answerer.answer(question, context)
+        bundle, engine, engine_version = answerer.bundle, answerer.engine_name, answerer.engine_version
+    cold_start = _measure_cold_start(bundle.path, questions, threads, cold_starts) if cold_starts else None
+
+    context_tokens = [time.context_tokens for time in times]
+    return LatencyReport(
+        bundle=bundle.manifest.name,
+        bundle_bytes=bundle.size_bytes,
+        engine=engine,
+        engine_version=engine_version,
+        threads=threads,
+        queries=queries,
+        questions=len(questions),
+        repeat=repeat,
+        warmup=warmup,
+        stages=summarise_stages(times),
+        remembered_share=sum(time.remembered_tokens for time in times) / sum(time.distinct_tokens for time in times),
+        context_tokens_median=float(np.median(context_tokens)),
+        context_tokens_max=max(context_tokens),
+        question_tokens_median=float(np.median([time.question_tokens for time in times])),
+        cold_start=cold_start,
+        machine=machine,
+    )
+
+
+def summarise_stages(times: Sequence[StageTimes]) -> dict[str, StageLatency]:
+    """Percentiles (linear between neighbours) and share of each stage, `total` last.
+
+    :param times: at least one.
+    """
+    columns = {stage: np.array([getattr(time, f"{stage}_ms") for time in times]) for stage in STAGES}
+    whole = float(columns["total"].sum()) or 1.0
+    summary = {}
+    for stage, values in columns.items():
+        p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
+        summary[stage] = StageLatency(p50_ms=p50, p90_ms=p90, p99_ms=p99, share=float(values.sum()) / whole)
+    return summary
+
+
+def format_report(report: LatencyReport) -> str:
+    """The report as a table for people, one string without a line end."""
+    machine, plural = report.machine, "" if report.threads == 1 else "s"
+    lines = [
+        f"{report.bundle}: {report.bundle_bytes / 1e6:.1f} MB, {report.engine} {report.engine_version},"
+        f" {report.threads} thread{plural}; {machine['cpu']}, {machine['cores']} cores,"
+        f" load {machine['load_1_minute']}",
+        f"{report.queries} queries ({report.questions} questions x {report.repeat}, after {report.warmup} of warm-up);"
+        f" median {report.context_tokens_median:.0f} tokens of context (longest {report.context_tokens_max}),"
+        f" {report.question_tokens_median:.0f} of question; {report.remembered_share:.0%} of the tokens remembered",
+        "",
+        f"{'stage':<10}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'share':>8}",
+    ]
+    for stage, latency in report.stages.items():
+        figures = "".join(f"{value:>10.2f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+        lines.append(f"{stage.replace('_', ' '):<10}{figures}{latency.share:>8.1%}")
+    if report.cold_start is not None:
+        cold = report.cold_start
+        lines += [
+            "",
+            f"cold start {cold.total_ms:.0f} ms, of which load {cold.load_ms:.0f} and first answer"
+            f" {cold.first_answer_ms:.0f} (medians of {cold.processes} fresh processes)",
+        ]
+        if cold.peak_memory_bytes is not None:
+            lines.append(f"peak memory {cold.peak_memory_bytes / 1e6:.0f} MB")
+    return "\n".join([*lines, "", *(f"{note[0].upper()}{note[1:]}." for note in report.notes)])
+
+
+def _measure_cold_start(path: Path, questions: Sequence[tuple[str, str]], threads: int, processes: int) -> ColdStart:
+    runs = []
+    for index in range(processes):
+        runs.append(_fresh_process(path, *questions[index % len(questions)], threads))
+    longest = max(questions, key=lambda pair: len(pair[0]) + len(pair[1]))
+    peaks = [run["peak_memory_bytes"] for run in (*runs, _fresh_process(path, *longest, threads))]
+    known = [peak for peak in peaks if peak is not None]
+    return ColdStart(
+        processes=processes,
+        total_ms=float(np.median([run["total_ms"] for run in runs])),
+        load_ms=float(np.median([run["load_ms"] for run in runs])),
+        first_answer_ms=float(np.median([run["first_answer_ms"] for run in runs])),
+        peak_memory_bytes=max(known) if known else None,
+    )
+
+
+def _fresh_process(path: Path, question: str, context: str, threads: int) -> dict[str, Any]:
+    """Times and peak memory of one answer in a process of its own."""
+    command = [sys.executable, "-m", "qa_edge_runtime", "answer", str(path), f"--question={question}"]
+    command += ["--context-file=-", f"--threads={threads}", "--json"]
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, input=context.encode("utf-8", "replace"), capture_output=True, timeout=COLD_START_SECONDS
+        )
+        total_ms = 1e3 * (time.perf_counter() - began)
+        if done.returncode:
+            last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
+            raise EngineError(f"a fresh process could not answer (exit code {done.returncode}): {last:.300}")
+        return {"total_ms": total_ms, **json.loads(done.stdout)["times"]}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"a fresh process could not be timed: {error}") from error
