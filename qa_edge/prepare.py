@@ -6,19 +6,21 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
-from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY
+from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
 from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
-from qa_edge.vectors import read_vectors
+from qa_edge.student.config import StudentConfig
+from qa_edge.vectors import Vectors, read_vectors
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
-from qa_edge_runtime.files import atomic_folder, atomic_write, sha256_file
+from qa_edge_runtime.files import atomic_folder, atomic_write, read_json, sha256_file
+from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
 
 
@@ -51,23 +53,32 @@ def prepare(
     output: str | Path,
     *,
     vectors_path: str | Path | None = None,
+    init: str | Path | None = None,
     settings: PrepareSettings | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write a features folder and return its manifest.
 
     :param vectors_path: GloVe-format vectors; None trains on characters alone.
-    :raises DataError: if the data cannot be read, or hold nothing to train on.
+    :param init: folder of a trained student to go on from: its tokenizer, characters, words and vectors are taken, and
+        the words that it does not know but `vectors_path` does are added behind its own.
+    :raises DataError: if the data cannot be read, hold nothing to train on, or the vectors do not fit the student.
     """
     settings = settings or PrepareSettings()
+    start = None if init is None else _Start.load(Path(init))
+    if start is not None:
+        settings = replace(settings, characters_per_word=start.config.characters_per_word)
     squad = read_squad(squad_path)
     training, heldout = split_articles(squad, settings.heldout, settings.seed)
     with atomic_folder(output, force=force) as folder:
-        encoder = _Encoder()
+        encoder = _Encoder(start)
         tables = encoder.encode(training)
         if not tables["question_context"]:
             raise DataError(f"{squad_path} has no question outside the held-out articles; add questions")
-        vocabulary, vectors = _build_vocabulary(encoder, vectors_path, settings)
+        if start is None:
+            vocabulary, vectors = _build_vocabulary(encoder, vectors_path, settings)
+        else:
+            vocabulary, vectors = start.extend(encoder.counts, vectors_path, settings.vocabulary_size)
         _write_numbers(folder, tables, encoder.forms, vocabulary, vectors, settings)
         vocabulary.save(folder / VOCABULARY)
         atomic_write(folder / TOKENIZER, json.dumps(encoder.tables))
@@ -80,6 +91,7 @@ def prepare(
             "spacy_version": encoder.tables["spacy_version"],
             "vectors": None if vectors_path is None else Path(vectors_path).name,
             "vectors_sha256": None if vectors_path is None else sha256_file(vectors_path),
+            "init": None if init is None else Path(init).name,
             "contexts": len(tables["context_number"]),
             "questions": len(tables["question_context"]),
             "heldout_articles": len(heldout.articles),
@@ -150,19 +162,78 @@ class _Tables(TypedDict):
     answer_end: array[int]
 
 
+_Split = Callable[[str], Iterable[tuple[str, int]]]
+"""Gives a text's tokens, each with its first character."""
+
+
+def _spacy_tokenizer() -> tuple[_Split, dict[str, Any]]:
+    try:
+        import spacy
+    except ImportError as error:
+        raise MissingExtraError('preparing data needs: pip install "qa-edge[train]"') from error
+    from qa_edge_export.tokenizer_tables import build_tokenizer_tables
+
+    nlp = spacy.blank("en")
+    return lambda text: ((token.text, token.idx) for token in nlp.tokenizer(text)), build_tokenizer_tables(nlp)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Start:
+    """What a trained student brings along when training goes on from it."""
+
+    folder: Path
+    config: StudentConfig
+    vocabulary: Vocabulary
+    vectors: np.ndarray
+    tokenizer: Tokenizer
+    tables: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> _Start:
+        config = StudentConfig.load(folder / "config.json")
+        vocabulary, vectors = Vocabulary.load(folder), read_tensors(folder / VECTORS)["vectors"]
+        expected = (vocabulary.word_rows, config.word_dim)
+        if vectors.shape != expected or vocabulary.character_rows != config.characters:
+            raise DataError(
+                f"{folder} is no checkpoint of one run: its vectors are {vectors.shape}, its config and vocabulary "
+                f"expect {expected} and {config.characters} characters (found {vocabulary.character_rows})"
+            )
+        return cls(
+            folder=folder,
+            config=config,
+            vocabulary=vocabulary,
+            vectors=vectors,
+            tokenizer=Tokenizer.load(folder),
+            tables=read_json(folder / TOKENIZER, "tokenizer file"),
+        )
+
+    def split(self, text: str) -> Iterable[tuple[str, int]]:
+        return ((token.text, token.start) for token in self.tokenizer(text))
+
+    def extend(
+        self, counts: Mapping[str, int], vectors_path: str | Path | None, size: int | None
+    ) -> tuple[Vocabulary, np.ndarray]:
+        """Add the words that the student does not know, most frequent first, `size` words in all at most."""
+        if vectors_path is None:
+            return self.vocabulary, self.vectors
+        unknown = {form: count for form, count in counts.items() if not self.vocabulary.word_id(form)}
+        found = read_vectors(vectors_path, {spelling for form in unknown for spelling in (form, form.lower())})
+        if found.dim != self.config.word_dim:
+            raise DataError(
+                f"vectors {vectors_path} have {found.dim} numbers a word, the checkpoint {self.folder} was trained "
+                f"with {self.config.word_dim}: give the vectors that it was trained with, or none"
+            )
+        room = None if size is None else max(0, size - len(self.vocabulary.words))
+        words, added = _most_frequent(unknown, found, room)
+        vocabulary = Vocabulary(words=(*self.vocabulary.words, *words), characters=self.vocabulary.characters)
+        return vocabulary, np.concatenate([self.vectors, added.astype(np.float16)])
+
+
 class _Encoder:
-    """spaCy tokens to numbers of surface forms."""
+    """spaCy tokens to numbers of surface forms; those of a student to go on from by its own tables."""
 
-    def __init__(self) -> None:
-        try:
-            import spacy
-        except ImportError as error:
-            raise MissingExtraError('preparing data needs: pip install "qa-edge[train]"') from error
-        from qa_edge_export.tokenizer_tables import build_tokenizer_tables
-
-        nlp = spacy.blank("en")
-        self.tokenizer = nlp.tokenizer
-        self.tables = build_tokenizer_tables(nlp)
+    def __init__(self, start: _Start | None = None) -> None:
+        self.split, self.tables = _spacy_tokenizer() if start is None else (start.split, start.tables)
         self.forms: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
         self.misplaced = 0
@@ -171,12 +242,11 @@ class _Encoder:
     def tokens(self, text: str) -> tuple[list[int], list[int], list[int]]:
         """Numbers of the forms, first characters and characters after the last, one a token."""
         forms, starts, ends = [], [], []
-        for token in self.tokenizer(text):
-            form = token.text
+        for form, start in self.split(text):
             self.counts[form] += 1
             forms.append(self.forms.setdefault(form, len(self.forms)))
-            starts.append(token.idx)
-            ends.append(token.idx + len(form))
+            starts.append(start)
+            ends.append(start + len(form))
         return forms, starts, ends
 
     def encode(self, paragraphs: Sequence[tuple[int, int, Paragraph]]) -> _Tables:
@@ -250,17 +320,22 @@ def _build_vocabulary(
         return Vocabulary(words=(), characters=kept), np.zeros((1, 0), np.float16)
     wanted = {spelling for form in encoder.counts for spelling in (form, form.lower())}
     found = read_vectors(vectors_path, wanted)
+    words, array = _most_frequent(encoder.counts, found, settings.vocabulary_size)
+    vectors = np.zeros((len(words) + 1, found.dim), np.float16)
+    vectors[1:] = array
+    return Vocabulary(words=tuple(words), characters=kept), vectors
+
+
+def _most_frequent(counts: Mapping[str, int], found: Vectors, size: int | None) -> tuple[list[str], np.ndarray]:
+    """The words with a vector that the forms look up, most frequent first, and their vectors."""
     row = {word: number for number, word in enumerate(found.words)}
     frequency: Counter[str] = Counter()
-    for form, count in encoder.counts.items():
+    for form, count in counts.items():
         word = form if form in row else form.lower()
         if word in row:
             frequency[word] += count
-    words = sorted(frequency, key=lambda word: (-frequency[word], word))[: settings.vocabulary_size]
-    vectors = np.zeros((len(words) + 1, found.dim), np.float16)
-    if words:
-        vectors[1:] = found.array[[row[word] for word in words]]
-    return Vocabulary(words=tuple(words), characters=kept), vectors
+    words = sorted(frequency, key=lambda word: (-frequency[word], word))[:size]
+    return words, found.array[np.asarray([row[word] for word in words], np.int64)]
 
 
 def _offsets(lengths: Iterable[int]) -> np.ndarray:

@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise DataError(
             f"cannot write {target}: {error.strerror or error}; free some space or name another path"
@@ -68,7 +68,7 @@ def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Itera
             shutil.rmtree(target)
         elif target.exists():
             target.unlink()
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         message = f"cannot write {target}: {error.strerror or error}; free some space or name another path"
         raise DataError(message) from error

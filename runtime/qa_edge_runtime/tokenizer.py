@@ -72,8 +72,10 @@ class Tokenizer:
         self._match_url: Search = patterns["url"].match
         self._match_token: Search | None = patterns["token_match"].match if tables.get("token_match") else None
         self._exceptions: dict[str, Pieces] = {chunk: tuple(pieces) for chunk, pieces in tables["exceptions"].items()}
-        self._phrases = self._build_phrases()
         self._cache: dict[str, Pieces] = {}
+        self._phrases = self._build_phrases()
+        # The phrases were made without exceptions: what was remembered on the way is not true of texts.
+        self._cache.clear()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -112,10 +114,13 @@ class Tokenizer:
 
     def _split_and_remember(self, chunk: str) -> Pieces:
         pieces = self._split_chunk(chunk, self._exceptions)
-        # Full is full, as in spaCy: the frequent words are in by then, and throwing entries out measured slower.
+        self._remember(chunk, pieces)
+        return pieces
+
+    def _remember(self, chunk: str, pieces: Pieces) -> None:
+        # Full is full, as in spaCy: the frequent words are in by then.
         if len(self._cache) < _CACHE_CHUNKS and len(chunk) <= _CACHE_CHUNK_CHARACTERS:
             self._cache[chunk] = pieces
-        return pieces
 
     # Steps 3 and 4.
 
@@ -163,15 +168,17 @@ class Tokenizer:
                 core = without_suffix
         return core, prefixes, suffixes
 
-    def _split_core(self, core: str, exceptions: Mapping[str, Pieces]) -> Sequence[str]:
+    def _split_core(self, core: str, exceptions: Mapping[str, Pieces]) -> Pieces:
         """Pieces of what the affixes left over."""
         if not core:
             return ()
-        if core in exceptions:
-            return exceptions[core]
-        if self._is_whole_token(core) or self._match_url(core):
-            return (core,)
-        return self._split_infixes(core)
+        # A core has no affixes left, so as a chunk of its own ("word" after "word,") it gives the same pieces.
+        pieces = exceptions.get(core) or self._cache.get(core)
+        if pieces is None:
+            whole = self._is_whole_token(core) or self._match_url(core)
+            pieces = (core,) if whole else tuple(self._split_infixes(core))
+            self._remember(core, pieces)
+        return pieces
 
     def _split_infixes(self, core: str) -> list[str]:
         """Pieces before, in and behind each infix; an infix at the very beginning does not count."""

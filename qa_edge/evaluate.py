@@ -1,0 +1,101 @@
+"""Answers to all questions of a data set by whatever can answer them: a bundle, a run, a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qa_edge.progress import progress
+from qa_edge.squad import Squad
+from qa_edge_runtime.decoder import decode_spans
+from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import read_json
+
+if TYPE_CHECKING:
+    from qa_edge.teacher import Teacher
+
+KINDS = ("bundle", "run", "teacher")
+TEACHER_QUESTIONS = 256
+
+
+def predict(path: str | Path, squad: Squad, *, threads: int = 1, device: str | None = None) -> dict[str, str]:
+    """The answer to every question of a data set that is not marked impossible, by question id.
+
+    :param path: a bundle (the device runtime answers), a run's folder (torch) or a teacher's folder.
+    :param threads: threads of a bundle's engine.
+    :param device: where a run or a teacher computes; None lets accelerate choose.
+    :raises DataError: if the folder is none of these.
+    """
+    kind = model_kind(path)
+    if kind == "bundle":
+        return predict_with_bundle(path, squad, threads=threads)
+    from accelerate import PartialState
+
+    device = device or str(PartialState().device)
+    if kind == "run":
+        from qa_edge.trained import TrainedStudent
+
+        student = TrainedStudent.load(path)
+        student.model.to(device)
+        return student.predict(squad)
+    from qa_edge.teacher import Teacher
+
+    return predict_with_teacher(Teacher.load(str(path), device=device), squad)
+
+
+def model_kind(path: str | Path) -> str:
+    """What a folder holds: one of `KINDS`.
+
+    :raises DataError: if it holds none of them, saying what it is where that is known.
+    """
+    folder = Path(path)
+    expected = "expected a bundle (export writes it) or a run's folder (distill writes it)"
+    if not folder.is_dir():
+        raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
+    if (folder / "features.safetensors").exists() or (folder / "contexts.safetensors").exists():
+        made = "features that prepare wrote" if (folder / "features.safetensors").exists() else "labels that label wrote"
+        raise DataError(f"{folder} holds {made}, which cannot answer; {expected}")
+    if (folder / "manifest.json").exists():
+        return "bundle"
+    if (folder / "config.json").exists():
+        config: Any = read_json(folder / "config.json", "model config")
+        return "teacher" if isinstance(config, dict) and "architectures" in config else "run"
+    if (folder / "recipe.json").exists():
+        raise DataError(f"{folder} has no checkpoint yet: go on with it first, by the command that began it")
+    raise DataError(f"{folder} has neither a manifest.json nor a config.json; {expected}")
+
+
+def predict_with_bundle(path: str | Path, squad: Squad, *, threads: int = 1) -> dict[str, str]:
+    """Answers of a bundle through the device runtime; needs its engine and no torch."""
+    from qa_edge_runtime.answerer import Answerer
+
+    predictions: dict[str, str] = {}
+    with Answerer.load(path, threads=threads) as answerer, progress("evaluate", _count(squad)) as advance:
+        for _, paragraph in squad.paragraphs():
+            questions = [question for question in paragraph.questions if not question.impossible]
+            if not questions:
+                continue
+            answers = answerer.answer_many([question.text for question in questions], paragraph.context)
+            predictions.update((question.id, answer.text) for question, answer in zip(questions, answers, strict=True))
+            advance(len(questions))
+    return predictions
+
+
+def predict_with_teacher(teacher: Teacher, squad: Squad, *, precision: str = "fp32") -> dict[str, str]:
+    """A teacher's answers: windows merged, the best span of at most 30 pieces (BERT's limit)."""
+    items = [(paragraph.context, question) for _, paragraph, question in squad.items()]
+    predictions: dict[str, str] = {}
+    with progress("evaluate", len(items)) as advance:
+        for first in range(0, len(items), TEACHER_QUESTIONS):
+            part = items[first : first + TEACHER_QUESTIONS]
+            found = teacher.logits([q.text for _, q in part], [context for context, _ in part], precision=precision)
+            for (context, question), logits in zip(part, found, strict=True):
+                (span,) = decode_spans(logits.start, logits.end)
+                pieces = logits.pieces
+                predictions[question.id] = context[int(pieces.starts[span.start]) : int(pieces.ends[span.end])].strip()
+            advance(len(part))
+    return predictions
+
+
+def _count(squad: Squad) -> int:
+    return sum(1 for _ in squad.items())
