@@ -19,7 +19,8 @@ SMOKE := runs/smoke
 BUNDLE ?= $(firstword $(wildcard models/*.qab models/*/*.qab models/*/*/*.qab) $(DEMO)/demo.qab)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench lint fast-tests smoke light clean
+.NOTPARALLEL:
+.PHONY: help demo demo-text test test-full bench lint fast-tests smoke light real-data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -38,3 +39,71 @@ $(VENV)/.train: $(VENV)/.torch $(PROJECTS)
 $(VENV)/.dev: $(VENV)/.torch $(PROJECTS)
 	$(PIP) install --quiet -e ./runtime -e ".[dev]"
 	@touch $(VENV)/.train $@
+
+# Learns the example by heart: without dropout and with little of the teacher, so that it has something to show.
+$(DEMO)/demo.qab: $(wildcard $(EXAMPLE)/*) | $(VENV)/.train
+	rm -rf $(DEMO)
+	$(BIN)/qa-edge distill --squad $(EXAMPLE)/train.json --dev $(EXAMPLE)/dev.json --vectors $(EXAMPLE)/vectors.txt.gz \
+	    --labels $(EXAMPLE)/labels --preset edge --epochs 14 --batch-size 8 --warmup 50 --schedule cosine --rho 0.5 \
+	    --mse-weight 0.1 --dropout 0 --character-dropout 0 --survival 1 -o $(DEMO)
+	$(BIN)/qa-edge export $(DEMO) --onnx -o $@ --licence data="Apache-2.0 (qa-edge's own example)" \
+	    --licence vectors="PDDL 1.0 (GloVe 6B)"
+
+demo: demo-text $(DEMO)/demo.qab
+	$(BIN)/qa-edge info $(DEMO)/demo.qab
+	@echo
+	@echo "A question that it was trained on, and one on a text that it has never seen:"
+	$(BIN)/python tools/ask_example.py $(DEMO)/demo.qab
+	@echo
+	$(BIN)/qa-edge bench $(DEMO)/demo.qab --squad $(EXAMPLE)/dev.json
+	@echo
+	@echo "This was the way from data to device on a toy of 299 questions. It is NOT a good model: what it answers on"
+	@echo "texts that it has not seen is mostly wrong. README.md says how a real one is trained. The bundle: $(DEMO)/demo.qab"
+
+demo-text:
+	@echo "This shows the pipeline in some minutes (the first time it also installs torch); it does not make a good model."
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast-tests: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# A student of toy size, interrupted and gone on with, exported, scored through torch and through the bundle.
+smoke: $(VENV)/.dev
+	rm -rf $(SMOKE)
+	$(BIN)/qa-edge distill --squad $(EXAMPLE)/train.json --dev $(EXAMPLE)/dev.json --vectors $(EXAMPLE)/vectors.txt.gz \
+	    --labels $(EXAMPLE)/labels --hidden 32 --model-blocks 2 --heldout 0.8 --epochs 2 --batch-size 8 --warmup 5 \
+	    --max-steps 5 -o $(SMOKE)
+	$(BIN)/qa-edge distill --resume $(SMOKE)
+	$(BIN)/qa-edge evaluate $(SMOKE) --squad $(EXAMPLE)/dev.json
+	$(BIN)/qa-edge export $(SMOKE) --onnx -o $(SMOKE)/smoke.qab
+	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json
+	$(BIN)/qa-edge answer $(SMOKE)/smoke.qab --question "Where is the switch?" --context "The switch is under the lid."
+	$(BIN)/qa-edge bench $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --limit 20 --cold-starts 1
+
+# What a plain install and the runtime alone bring, each in an environment with nothing else.
+light: smoke
+	$(PYTHON) -m venv $(VENV)/light
+	$(VENV)/light/bin/python -m pip --disable-pip-version-check install --quiet ./runtime .
+	$(VENV)/light/bin/python tests/light_install.py host $(SMOKE)/smoke.qab
+	$(PYTHON) -m venv $(VENV)/runtime
+	$(VENV)/runtime/bin/python -m pip --disable-pip-version-check install --quiet ./runtime
+	$(VENV)/runtime/bin/python tests/light_install.py runtime $(SMOKE)/smoke.qab
+
+test: lint smoke light fast-tests
+
+test-full: real-data lint smoke light
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+real-data:
+	@test -n "$(QA_EDGE_DATA)" -a -d "$(QA_EDGE_DATA)" || \
+	    { echo "make test-full needs real data: set QA_EDGE_DATA to the folder that holds it" >&2; exit 2; }
+
+bench: $(VENV)/.train $(BUNDLE)
+	$(BIN)/qa-edge bench $(BUNDLE)
+
+clean:
+	rm -rf $(VENV) $(DEMO) $(SMOKE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -76,6 +76,7 @@ class TrainingState:
 
     :param step: updates done.
     :param best_f1: best held-out F1 so far, percent; `best_step` is where it was.
+    :param metrics: what the next line of metrics has gathered already (`MetricsLog.gathered`).
     :param tensors: flat weights, their average, the optimiser's two moments, and torch's random state of each process.
     """
 
@@ -84,22 +85,29 @@ class TrainingState:
     best_step: int = -1
     evaluations_without_gain: int = 0
     finished: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, run: Path) -> None:
         """Replace the run's state, whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         numbers = {name: value for name, value in vars(self).items() if name != "tensors"}
+        for rest in (run / STATE).glob(".step-*.tmp"):  # of a process that was killed here
+            shutil.rmtree(rest, ignore_errors=True)
         with atomic_folder(run / STATE / f"step-{self.step:08d}", force=True) as folder:
-            save_file(self.tensors, folder / "tensors.safetensors")
+            # Not save_file: on a full disk that raises an error of its own, which is no OSError.
+            atomic_write(folder / "tensors.safetensors", save(self.tensors))
             atomic_write(folder / "state.json", json.dumps(numbers))
         for older in sorted((run / STATE).glob("step-*"))[:-1]:
             shutil.rmtree(older, ignore_errors=True)
 
     @classmethod
     def load(cls, run: Path) -> TrainingState | None:
-        """The newest state of a run, or None if it has none."""
+        """The newest state of a run, or None if it has none.
+
+        :raises DataError: if it cannot be read, or another version wrote it.
+        """
         import torch
 
         folders = sorted((run / STATE).glob("step-*"))
@@ -107,4 +115,8 @@ class TrainingState:
             return None
         numbers: dict[str, Any] = read_json(folders[-1] / "state.json", "training state")
         arrays = read_tensors(folders[-1] / "tensors.safetensors")
-        return cls(**numbers, tensors={name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        try:
+            return cls(**numbers, tensors=tensors)
+        except TypeError as error:
+            raise DataError(f"the state in {folders[-1]} is of another version ({error}); start another run") from error

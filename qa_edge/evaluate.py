@@ -53,7 +53,9 @@ def model_kind(path: str | Path) -> str:
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
     if (folder / "features.safetensors").exists() or (folder / "contexts.safetensors").exists():
-        made = "features that prepare wrote" if (folder / "features.safetensors").exists() else "labels that label wrote"
+        made = (
+            "features that prepare wrote" if (folder / "features.safetensors").exists() else "labels that label wrote"
+        )
         raise DataError(f"{folder} holds {made}, which cannot answer; {expected}")
     if (folder / "manifest.json").exists():
         return "bundle"

@@ -13,8 +13,8 @@ import numpy as np
 from qa_edge.features import read_tensors
 from qa_edge.progress import progress
 from qa_edge.squad import Squad, read_squad
-from qa_edge.teacher import Pieces, Teacher, TeacherLogits
-from qa_edge_runtime.errors import DataError
+from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits
+from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json
 
 FORMAT_VERSION = 1
@@ -29,6 +29,12 @@ class LabelSettings:
     stride: int = 128
     precision: str = "bf16"
     batch_tokens: int = 6144
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.batch_tokens < 1:
+            raise InputError(f"batch_tokens is {self.batch_tokens}, expected at least 1")
 
 
 def label(
@@ -49,14 +55,19 @@ def label(
 
     :param on_shard: called with (shards done, shards) after each shard.
     :param process: this process's number among `processes`, which share the shards between them.
-    :raises DataError: if the folder was made from other data or by another teacher.
+    :raises DataError: if the folder was made from other data or by another teacher, or there is no question.
     """
     settings = settings or LabelSettings()
     squad = read_squad(squad_path)
+    items = [(paragraph.context, question.text) for _, paragraph, question in squad.items()]
+    if not items:
+        raise DataError(f"{squad_path} has no question that a teacher could answer; add questions")
     teacher = Teacher.load(teacher_name, device=device, window=settings.window, stride=settings.stride)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    items = [(paragraph.context, question.text) for _, paragraph, question in squad.items()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another path") from error
     shards = -(-len(items) // SHARD_QUESTIONS)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -98,10 +109,7 @@ class Labels:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json", "label manifest")
-        if self.manifest.get("format_version") != FORMAT_VERSION:
-            found = self.manifest.get("format_version")
-            raise DataError(f"labels {folder} have format {found}, expected {FORMAT_VERSION}: label again")
+        self.manifest = _read_manifest(self.folder)
         self.questions: int = self.manifest["questions"]
         missing = [name for name in self._shards() if not (self.folder / name).exists()]
         if missing:
@@ -142,12 +150,20 @@ class Labels:
         return tensors["start_logits"][here], tensors["end_logits"][here]
 
 
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "manifest.json", "label manifest")
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise DataError(f"labels {folder} have format {found}, expected {FORMAT_VERSION}: label again")
+    return dict(manifest)
+
+
 def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     if not path.exists():
         atomic_write(path, json.dumps(manifest, indent=1))
         return
-    found = read_json(path, "label manifest")
+    found = _read_manifest(folder)
     for key, expected in manifest.items():
         if key != "teacher" and found.get(key) != expected:
             raise DataError(

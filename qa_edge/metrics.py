@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ class MetricsLog:
         self._board: Any = None
         self._reset()
 
-    def start(self, *, step: int) -> None:
-        """Begin or go on after `step`."""
+    def start(self, *, step: int, gathered: Mapping[str, Any] | None = None) -> None:
+        """Begin or go on after `step`.
+
+        :param gathered: what `gathered` gave at that step, so that the next line is the one of an unbroken run.
+        """
         self._reset()
+        if gathered:
+            self._updates, self._sums = gathered["updates"], dict(gathered["sums"])
         if not self.enabled:
             return
         lines = self.path.read_text().splitlines() if self.path.exists() else []
@@ -51,6 +57,10 @@ class MetricsLog:
         values = {"loss": terms.total, "hard": terms.hard, "soft": terms.soft, "mse": terms.mse, "gradient_norm": norm}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+
+    def gathered(self) -> dict[str, Any]:
+        """Updates and sums of the line to come, as JSON can hold them without loss; they go into the state."""
+        return {"updates": self._updates, "sums": {name: float(total) for name, total in self._sums.items()}}
 
     def write_training(self, *, step: int, epoch: float, rate: float) -> None:
         """Write the means since the last line and the questions an hour."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -350,7 +349,7 @@ def _write_numbers(
     vectors: np.ndarray,
     settings: PrepareSettings,
 ) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {
         "context_offsets": _offsets(tables["context_lengths"]),
@@ -371,6 +370,7 @@ def _write_numbers(
         "answer_start",
         "answer_end",
     ):
-        arrays[name] = np.asarray(tables[name], np.int32)  # type: ignore[literal-required]
-    save_file(arrays, os.fspath(folder / TENSORS))
-    save_file({"vectors": vectors}, os.fspath(folder / VECTORS))
+        arrays[name] = np.asarray(tables[name], np.int32)
+    # Not save_file: on a full disk that raises an error of its own, which is no OSError.
+    atomic_write(folder / TENSORS, save(arrays))
+    atomic_write(folder / VECTORS, save({"vectors": vectors}))

@@ -49,13 +49,15 @@ class Input:
         return Path(self.path)
 
 
-def settle_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, begun: bool) -> None:
     """Write a new run's recipe, or check that the run of this folder was begun with the same one.
 
     :param recipe: sections (objects) and values, as JSON holds them; inputs are compared by hash alone.
+    :param begun: there is training to go on with; before that a recipe is replaced, so that a mistake can be mended.
     :raises DataError: if the folder belongs to something else, or to a run with other settings.
     """
-    if not (folder / FILE).exists():
+    exists = (folder / FILE).exists()
+    if not exists:
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file; name a folder for the run")
         others = sorted(entry.name for entry in folder.iterdir() if entry.name not in STEPS) if folder.exists() else []
@@ -67,6 +69,7 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make {folder}: {error.strerror or error}; name another path") from error
+    if not exists or (not begun and read_recipe(folder).get("kind") == recipe.get("kind")):
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         whole = {"format_version": FORMAT_VERSION, "created": created, "versions": _versions(), **recipe}
         atomic_write(folder / FILE, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")

@@ -21,5 +21,5 @@ def learning_rate(step: int, *, peak: float, warmup: int, total: int, schedule: 
         return peak * min(1.0, math.log(step + 1) / math.log(warmup))
     if schedule == "constant":
         return peak
-    done = min(1.0, (step - warmup) / max(total - warmup, 1))
+    done = min(1.0, max(0.0, (step - warmup) / max(total - warmup, 1)))
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))

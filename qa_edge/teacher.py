@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Padded lengths are multiples of this, so that a backend that compiles a kernel a shape meets few shapes.
 LENGTH_STEP = 32
+PRECISIONS = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,18 @@ class Teacher:
         self.window, self.stride = window, stride
 
     @classmethod
-    def load(cls, name_or_folder: str, *, device: str = "cpu", window: int = 384, stride: int = 128) -> Teacher:
+    def load(
+        cls,
+        name_or_folder: str,
+        *,
+        device: str = "cpu",
+        window: int = 384,
+        stride: int = 128,
+        new_head: bool = False,
+    ) -> Teacher:
         """Read a teacher from the hub or from a folder.
 
+        :param new_head: an encoder without a question-answering head gets a random one, to be fine-tuned.
         :raises DataError: if it cannot be found, is not a question answerer, or has no fast tokenizer.
         """
         try:
@@ -77,18 +89,19 @@ class Teacher:
         if ("/" in name_or_folder or "." in name_or_folder) and Path(name_or_folder).parent.exists():
             _require_model_folder(name_or_folder)
         try:
-            model, report = AutoModelForQuestionAnswering.from_pretrained(
-                name_or_folder, output_loading_info=True, dtype=torch.float32
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+            with _quiet():
+                model, report = AutoModelForQuestionAnswering.from_pretrained(
+                    name_or_folder, output_loading_info=True, dtype=torch.float32
+                )
+                tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+        except Exception as error:  # a damaged file raises what its reader likes: tokenizers a bare Exception
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise DataError(
                 f"teacher {name_or_folder} could not be loaded ({reason}); "
                 "give a folder, or the name of a question-answering model while its hub can be reached"
             ) from error
         missing = sorted(key for key in report["missing_keys"] if "qa_outputs" in key or "classifier" in key)
-        if missing:
+        if missing and not new_head:
             raise DataError(
                 f"teacher {name_or_folder} has no trained question-answering head ({missing[0]} is missing); "
                 "fine-tune it first: qa-edge teach"
@@ -210,6 +223,23 @@ class Teacher:
         with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             output = self.model(**{name: value.to(device) for name, value in inputs.items()})
         return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' report on missing weights, which has a sentence of ours, and its bars off a log file."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _require_model_folder(folder: str) -> None:

@@ -228,22 +228,16 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Score raw and averaged weights on the held-out articles; keep the best average as the checkpoint."""
-        state, record = self.state, {}
-        if self.accelerator.is_main_process and next(self.heldout.items(), None):
-            raw = self.flat.weights.clone()
-            random_state = torch.get_rng_state()
-            scores = {}
-            for name, weights in (("raw", raw), ("ema", self.average)):
-                self.flat.weights.copy_(weights)
-                scores[name] = self.student.evaluate(self.heldout, description=f"held-out, {name}")
-                record[f"{name}_exact_match"] = round(scores[name].exact_match, 3)
-                record[f"{name}_f1"] = round(scores[name].f1, 3)
-            self.flat.weights.copy_(raw)
-            torch.set_rng_state(random_state)
-            self.model.train()
+        state = self.state
+        scored = next(self.heldout.items(), None) is not None
+        f1 = 0.0
+        if scored:
+            exact_match, f1s = self._score({"raw": self.flat.weights.clone(), "ema": self.average})
+            f1 = f1s["ema"]
+            record = {f"{name}_exact_match": round(value, 3) for name, value in exact_match.items()}
+            record |= {f"{name}_f1": round(value, 3) for name, value in f1s.items()}
             self.log.write(kind="evaluation", step=state.step, **record)
-        f1 = self._shared(record.get("ema_f1", 0.0))
-        if f1 > state.best_f1 or not record:
+        if f1 > state.best_f1 or not scored:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
             if self.accelerator.is_main_process:
                 save_checkpoint(self.run, self.model.config, self.flat.named_arrays(self.average))
@@ -254,12 +248,24 @@ class Trainer:
             patience is not None and state.evaluations_without_gain >= patience
         )
 
-    def _shared(self, value: float) -> float:
-        """The main process's number, on every process."""
-        if self.accelerator.num_processes == 1:
-            return value
-        own = torch.tensor([value if self.accelerator.is_main_process else 0.0], dtype=torch.float64)
-        return float(self.accelerator.reduce(own.to(self.accelerator.device), "sum")[0])
+    def _score(self, candidates: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+        """EM and F1 of several weights, which the processes share between them."""
+        raw = self.flat.weights.clone()
+        random_state = torch.get_rng_state()
+        results = torch.zeros(2, len(candidates), dtype=torch.float64)
+        for place, (name, weights) in enumerate(candidates.items()):
+            if place % self.accelerator.num_processes == self.accelerator.process_index:
+                self.flat.weights.copy_(weights)
+                with self.accelerator.autocast():
+                    scores = self.student.evaluate(self.heldout, description=f"held-out, {name}")
+                results[0, place], results[1, place] = scores.exact_match, scores.f1
+        self.flat.weights.copy_(raw)
+        torch.set_rng_state(random_state)
+        self.model.train()
+        if self.accelerator.num_processes > 1:
+            results = self.accelerator.reduce(results.to(self.accelerator.device), "sum").cpu()
+        exact_match, f1 = (dict(zip(candidates, row.tolist(), strict=True)) for row in results)
+        return exact_match, f1
 
     def _save(self) -> None:
         moments = self.optimiser.state[self.flat.parameter]

@@ -14,7 +14,7 @@ from qa_edge.checkpoint import load_student
 from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
 from qa_edge.squad import Squad, references
-from qa_edge_runtime.decoder import decode_spans
+from qa_edge_runtime.answers import decode_answers
 from qa_edge_runtime.scoring import Scores, score_predictions
 from qa_edge_runtime.tokenizer import Token, Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
@@ -71,8 +71,8 @@ class TrainedStudent:
         return score_predictions(references(squad), self.predict(squad, description=description))
 
     def _text(self, context: str, tokens: list[Token], start: NDArray[np.float32], end: NDArray[np.float32]) -> str:
-        (span,) = decode_spans(start, end, max_tokens=self.model.config.max_answer_tokens)
-        return context[tokens[span.start].start : tokens[span.end].end]
+        answers = decode_answers(context, tokens, start, end, self.model.config.max_answer_tokens)
+        return answers[0].text if answers else ""
 
     def _logits(
         self, pairs: Sequence[tuple[list[Token], list[Token]]]

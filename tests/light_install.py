@@ -2,6 +2,8 @@
 
     python tests/light_install.py host BUNDLE       # after: pip install ./runtime .
     python tests/light_install.py runtime BUNDLE    # after: pip install ./runtime
+
+An error ends it with a trace: this is a test, though pytest is not there to run it.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def check_host(bundle: str) -> None:
     assert scores["total"] == 52, scores
     assert 0 <= scores["exact_match"] <= scores["f1"] <= 100, scores
     assert "299" in output("qa_edge", "check", str(EXAMPLE / "train.json"))
-    refused = run("qa_edge", "prepare", "--squad", str(EXAMPLE / "train.json"), "-o", "features")
+    refused = run("qa_edge", "prepare", "--squad", str(EXAMPLE / "train.json"), "--vectors", "none", "-o", "features")
     assert refused.returncode == 1, refused
     assert "qa-edge[train]" in refused.stderr, refused.stderr
     assert "Traceback" not in refused.stderr, refused.stderr

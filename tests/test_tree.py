@@ -130,7 +130,8 @@ def test_libraries_do_not_print() -> None:
 
 
 def test_no_module_holds_two_concepts_or_none() -> None:
-    lengths = {show(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    own = [path for path in sources() if "tests" not in path.parts]
+    lengths = {show(path): len(path.read_text(encoding="utf-8").splitlines()) for path in own}
     assert not {path: length for path, length in lengths.items() if length > 400}
     nameless = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert not [show(path) for path in sources() if nameless & {path.stem, *path.relative_to(ROOT).parts[:-1]}]
@@ -169,6 +170,18 @@ def test_the_rule_on_paths_finds_them() -> None:
         "../opt/x",
     ):
         assert not MACHINE_PATH.search(harmless)
+
+
+def test_what_the_map_of_the_paper_names_is_there() -> None:
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:qa_edge|export|runtime|tests)/[\w./]*)(?:::(\w+))?`", text)
+    assert len(named) > 40
+    lost = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).exists() or (test and f"def {test}(" not in (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert not lost
 
 
 def test_both_distributions_have_the_licence_and_one_version() -> None:

@@ -10,31 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qa_edge_runtime.answers import Answer, decode_answers
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.engine import Engine, open_engine
 from qa_edge_runtime.errors import BundleError, EngineError, InputError
 from qa_edge_runtime.states import CACHE_TOKENS, TokenStates
 from qa_edge_runtime.tokenizer import Token, Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A piece of the context that answers the question.
-
-    :ivar text: exactly `context[start:end]`, without white space at its ends.
-    :ivar start: first character, counted in the caller's own string.
-    :ivar end: the character after the last one.
-    :ivar score: span probability, the softmax over all valid spans of this context: comparable between the answers of
-        one question, not the probability of being right.
-    :ivar logit: start logit plus end logit of the span.
-    """
-
-    text: str
-    start: int
-    end: int
-    score: float
-    logit: float
 
 
 class ContextLogits(NamedTuple):
@@ -193,7 +174,7 @@ class Answerer:
         looked_up = time.perf_counter()
         start, end = self._infer(states, len(context_tokens))
         inferred = time.perf_counter()
-        found = _decode(context, context_tokens, start, end, self._max_tokens, top_k)
+        found = decode_answers(context, context_tokens, start, end, self._max_tokens, top_k)
         decoded = time.perf_counter()
         if self.observer is not None:
             self.observer(
@@ -236,30 +217,3 @@ def _check_text(text: str, noun: str) -> str:
     if not text or text.isspace():
         raise InputError(f"the {noun} is {'blank' if text else 'empty'}; expected some text")
     return text
-
-
-def _decode(
-    context: str, tokens: list[Token], start: np.ndarray, end: np.ndarray, max_tokens: int, top_k: int
-) -> list[Answer]:
-    """Best spans as characters, without white space at their ends.
-
-    spaCy makes a token of white space beyond a single blank. A span that is nothing else is passed over for the next
-    best, and of spans that differ in white space alone the best is kept: so that more spans may have to be fetched.
-    """
-    wanted = top_k
-    while True:
-        spans = decode_spans(start, end, max_tokens=max_tokens, top_k=wanted)
-        answers: dict[tuple[int, int], Answer] = {}
-        for span in spans:
-            first, last = tokens[span.start].start, tokens[span.end].end
-            text = context[first:last]
-            stripped = text.strip()
-            first += len(text) - len(text.lstrip())
-            last = first + len(stripped)
-            if stripped and (first, last) not in answers:
-                answers[first, last] = Answer(
-                    text=stripped, start=first, end=last, score=span.probability, logit=span.logit
-                )
-        if len(answers) >= top_k or len(spans) < wanted:
-            return list(answers.values())[:top_k]
-        wanted *= 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,11 @@ if TYPE_CHECKING:
     from qa_edge.labels import Labels
     from qa_edge.teacher import Teacher
 
+# Read once, when the hub's package is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # What the tiny teacher of these tests reads at once: contexts of the tiny data set need two or three such windows.
 WINDOW, STRIDE = 64, 16
-
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

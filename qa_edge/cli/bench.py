@@ -1,0 +1,32 @@
+"""`qa-edge bench`: end-to-end latency of a bundle on real questions."""
+
+from __future__ import annotations
+
+import click
+
+from qa_edge.cli.options import threads_option
+from qa_edge.cli.output import json_option
+
+
+@click.command("bench", short_help="Measure a bundle's latency on real questions.")
+@click.argument("bundle", metavar="BUNDLE.qab")
+@click.option("--squad", metavar="DEV.json", help="Questions to measure with; the bundle's own cases if not given.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=200, show_default=True, help="Questions, spread over the file."
+)
+@click.option("--repeat", type=click.IntRange(1), help="Passes; enough for 100 queries if not given.")
+@click.option(
+    "--cold-starts", type=click.IntRange(0), default=5, show_default=True, help="Fresh processes that are timed."
+)
+@threads_option
+@json_option
+def command(
+    bundle: str, squad: str | None, limit: int, repeat: int | None, cold_starts: int, threads: int, as_json: bool
+) -> None:
+    """Answer real questions one by one: p50, p90, p99 of each stage, cold start, peak memory, the machine named."""
+    from qa_edge_runtime.latency import MINIMUM_QUERIES, bench_questions, format_report, measure_latency
+
+    questions = bench_questions(bundle, squad, limit=limit)
+    passes = repeat or -(-MINIMUM_QUERIES // max(1, len(questions)))
+    report = measure_latency(bundle, questions, threads=threads, repeat=passes, cold_starts=cold_starts)
+    click.echo(report.to_json() if as_json else format_report(report))

@@ -1,0 +1,49 @@
+"""`qa-edge info`: what a bundle holds."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from qa_edge.cli.output import json_option, print_facts, print_json, print_table
+
+
+@click.command("info", short_help="Say what a bundle holds: sizes, words, engine, scores, licences.")
+@click.argument("bundle", metavar="BUNDLE.qab")
+@json_option
+def command(bundle: str, as_json: bool) -> None:
+    """Check a bundle's files and say what it holds."""
+    from qa_edge_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    if as_json:
+        print_json({**json.loads(manifest.to_json()), "size_bytes": opened.size_bytes})
+        return
+    rows, columns = manifest.table.shape
+    student, scores, verification = manifest.student, manifest.scores, manifest.verification
+    facts: dict[str, object] = {
+        "name": manifest.name,
+        "format": manifest.format_version,
+        "created": f"{manifest.created} by qa-edge {manifest.qa_edge_version}, spaCy {manifest.spacy_version}",
+        "engine": manifest.engine,
+        "size": f"{opened.size_bytes / 1e6:.2f} MB",
+        "words": f"{rows - 1:,} of {columns} numbers ({manifest.table.dtype})",
+        "student": f"{student.get('preset')} preset, hidden {manifest.hidden}, {student.get('heads')} heads",
+        "answers": f"up to {manifest.max_answer_tokens} tokens",
+        "scores": "not measured",
+        "verified": "no",
+        "licences": "; ".join(f"{name}: {text}" for name, text in manifest.licences.items()) or "not stated",
+    }
+    if scores and {"exact_match", "f1"} <= scores.keys():
+        place = f" on {scores.get('total')} questions of {scores['on']}" if "on" in scores else ""
+        facts["scores"] = f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}{place}"
+    if {"equal_spans", "questions", "largest_difference"} <= verification.keys():
+        facts["verified"] = (
+            f"{verification['equal_spans']} of {verification['questions']} answers equal to the trained student's, "
+            f"largest difference of logits {verification['largest_difference']:.1e}"
+        )
+    print_facts(facts, title=bundle)
+    files = [[name, f"{record.size_bytes / 1e6:.3f} MB"] for name, record in sorted(manifest.files.items())]
+    print_table(("file", "size"), files)

@@ -1,0 +1,69 @@
+"""`qa-edge label`: a teacher's logits for every question."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from qa_edge.cli.options import LABEL, given, settings_options
+from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
+
+
+@click.command("label", short_help="Compute a teacher's logits for every question.")
+@click.option("--squad", metavar="DATA.json", required=True, help="SQuAD v1.1 or v2.0 JSON.")
+@click.option("--teacher", metavar="NAME", required=True, help="Question-answering model of the hub, or a folder.")
+@click.option("-o", "--output", metavar="LABELS", required=True, help="Folder to write, or to go on with.")
+@settings_options(LABEL)
+@click.option("--device", help="Where the teacher computes, such as cuda:0; the best there is if not given.")
+@click.option("--process", type=click.IntRange(0), default=lambda: int(os.environ.get("RANK", 0)), help="My number...")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=lambda: int(os.environ.get("WORLD_SIZE", 1)),
+    help="... among so many that share the work.",
+)
+@json_option
+def command(
+    squad: str,
+    teacher: str,
+    output: str,
+    device: str | None,
+    process: int,
+    processes: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Store a teacher's start and end logits for all questions; what an earlier run has done is kept."""
+    if process >= processes:
+        raise click.UsageError(f"--process {process} is not one of {processes}: the first is 0")
+    from qa_edge.labels import LabelSettings, label
+
+    if device is None:
+        from accelerate import PartialState
+
+        device = str(PartialState().device)
+    with wrong_usage():
+        chosen = LabelSettings(**given(settings))
+
+    def said(done: int, shards: int) -> None:
+        log(f"{done} of {shards} shards")
+
+    folder = label(
+        squad,
+        teacher,
+        output,
+        settings=chosen,
+        device=device,
+        on_shard=said,
+        process=process,
+        processes=processes,
+    )
+    from qa_edge_runtime.files import read_json
+
+    manifest = read_json(folder / "manifest.json", "label manifest")
+    if as_json:
+        print_json(manifest)
+    else:
+        print_facts({name.replace("_", " "): value for name, value in manifest.items()}, title=output)

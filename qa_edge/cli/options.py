@@ -1,0 +1,102 @@
+"""Options that several commands share, and those that are a setting each of a dataclass that loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# name: (type, default as the dataclass has it, help). The modules with the dataclasses import torch, which --help
+# must not; a test compares these defaults with theirs.
+TRAIN: Mapping[str, tuple[Any, Any, str]] = {
+    "epochs": (int, 30, "Passes over the training questions."),
+    "batch_size": (int, 14, "Questions an update, over all processes."),
+    "rate": (float, 1e-3, "Learning rate at its highest."),
+    "warmup": (click.IntRange(0), 1000, "Updates in which the rate grows."),
+    "schedule": (click.Choice(["constant", "cosine"]), "constant", "Rate after the warm-up."),
+    "weight_decay": (click.FloatRange(0), 3e-7, "L2 on the weights."),
+    "gradient_norm": (float, 5.0, "Larger gradients are scaled down to this norm."),
+    "rho": (float, 0.7, "Share of the soft loss, 0 to 1."),
+    "temperature": (float, 10.0, "Temperature of the soft loss."),
+    "mse_weight": (float, 1.0, "Weight of the interpolation loss; 0 leaves it out."),
+    "alignment": (click.Choice(["rule", "offset"]), "rule", "How word pieces are matched with tokens."),
+    "interpolation": (click.Choice(["cubic", "linear"]), "cubic", "How student logits reach teacher positions."),
+    "context_limit": (int, 400, "Tokens of a context that training sees."),
+    "ema_ceiling": (
+        click.FloatRange(0, 1),
+        None,
+        "Highest decay of the average; by the length of the run if not given.",
+    ),
+    "evaluate_every": (int, 1000, "Updates between evaluations on the held-out articles."),
+    "patience": (click.IntRange(1), None, "Evaluations without gain after which the run stops; never if not given."),
+    "log_every": (int, 50, "Updates between lines of metrics.jsonl."),
+    "save_every": (int, 200, "Updates between states to resume from."),
+    "precision": (click.Choice(["no", "bf16", "fp16"]), "no", "Precision of the matrix products; no is float32."),
+    "seed": (int, 0, "The one seed of all that is random."),
+}
+TEACH: Mapping[str, tuple[Any, Any, str]] = {
+    "epochs": (int, 2, "Passes over the windows."),
+    "rate": (float, 5e-5, "Learning rate at its highest."),
+    "warmup": (float, 0.1, "Share of the updates in which the rate grows."),
+    "weight_decay": (float, 0.01, "Decay of the weights, biases and norms apart."),
+    "gradient_norm": (float, 1.0, "Larger gradients are scaled down to this norm."),
+    "batch_tokens": (int, 6144, "Padded pieces in a batch of one process."),
+    "window": (int, 384, "Pieces in a window."),
+    "stride": (int, 128, "Pieces by which windows overlap."),
+    "precision": (click.Choice(["no", "bf16"]), "no", "Precision of the matrix products; no is float32."),
+    "seed": (int, 0, "The one seed of all that is random."),
+    "log_every": (int, 50, "Updates between lines of metrics.jsonl."),
+    "save_every": (int, 500, "Updates between states to resume from."),
+}
+PREPARE: Mapping[str, tuple[Any, Any, str]] = {
+    "heldout": (float, 0.05, "Share of the articles kept out of training, for choices."),
+    "vocabulary_size": (int, None, "Words with a vector of their own; all if not given."),
+    "character_count": (int, 5, "A character that occurs fewer times is unknown."),
+}
+LABEL: Mapping[str, tuple[Any, Any, str]] = {
+    "window": (int, 384, "Pieces in a window of the teacher."),
+    "stride": (int, 128, "Pieces by which windows overlap."),
+    "precision": (click.Choice(["bf16", "fp16", "fp32"]), "bf16", "Precision of the matrix products."),
+    "batch_tokens": (int, 6144, "Padded pieces in a forward pass."),
+}
+
+
+def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Callable[[F], F]:
+    """An option for each setting of a table; one that is not given is None, and the dataclass's default holds."""
+
+    def add(function: F) -> F:
+        for name, (kind, default, text) in reversed(list(table.items())):
+            shown = "" if default is None else f"  [default: {default}]"
+            option = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=text + shown)
+            function = option(function)
+        return function
+
+    return add
+
+
+def with_prepare_settings(function: F) -> F:
+    """Options of `PrepareSettings`, with their defaults."""
+    for name, (kind, default, text) in reversed(list(PREPARE.items())):
+        option = click.option(
+            f"--{name.replace('_', '-')}", name, type=kind, default=default, show_default=default is not None, help=text
+        )
+        function = option(function)
+    return function
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def vectors_path(value: str | None) -> str | None:
+    """The file of `--vectors FILE|none`."""
+    return None if value == "none" else value
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the bundle's engine."
+)

@@ -1,0 +1,362 @@
+"""The whole way from SQuAD JSON to a trained student: prepare, label, train, score; what is done already is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qa_edge.batches import TrainingData
+from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_student
+from qa_edge.features import HELDOUT, MANIFEST, Features
+from qa_edge.interrupt import noticing_interrupt
+from qa_edge.labels import Labels, LabelSettings, label
+from qa_edge.prepare import PrepareSettings, prepare, sample_questions
+from qa_edge.recipe import Input, read_recipe, settle_recipe
+from qa_edge.squad import Squad, read_squad, references, write_squad
+from qa_edge.student.config import StudentConfig, preset_config
+from qa_edge.student.qanet import QANet, count_parameters
+from qa_edge.train import Trainer, TrainSettings
+from qa_edge.trained import TrainedStudent, read_inputs
+from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.files import atomic_write, read_json, sha256_file
+from qa_edge_runtime.scoring import score_predictions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SCORES = "scores.json"
+HELDOUT_QUESTIONS = 1000
+NO_TEACHER = "none"
+_MARKS = {"squad": "", "dev": "", "vectors": "", "features": MANIFEST, "labels": MANIFEST, "init": WEIGHTS}
+_NOUNS = {
+    "squad": "SQuAD file",
+    "dev": "SQuAD file",
+    "vectors": "vector file",
+    "features": "features",
+    "labels": "labels",
+    "init": "checkpoint",
+}
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides a run, `max_steps` apart, which only says how far to go this time.
+
+    :param inputs: by name: `squad`, `dev`, `vectors`, `features` and `labels` (folders that `prepare` and `label`
+        wrote), `init` (a trained student to go on from).
+    :param teacher: name or folder of the teacher; `none` trains on the answers alone.
+    :param student: preset and sizes that differ from it; nothing with `init`, whose sizes are kept.
+    """
+
+    inputs: Mapping[str, Input]
+    teacher: str | None = None
+    student: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    prepare: PrepareSettings = field(default_factory=PrepareSettings)
+    label: LabelSettings = field(default_factory=LabelSettings)
+
+    def __post_init__(self) -> None:
+        has = self.inputs.keys()
+        if self.teacher is None and "labels" not in has:
+            raise InputError("no teacher: give its name or folder, labels that it gave before, or none")
+        if self.teacher is not None and "labels" in has:
+            raise InputError("a teacher and labels exclude each other: the labels are already a teacher's")
+        needs = [f"without {name}" for name in ("features", "labels") if name not in has and self._makes(name)]
+        if "squad" not in has and needs:
+            raise InputError(f"a SQuAD file is needed {' and '.join(needs)}")
+        if "features" in has and "vectors" in has:
+            raise InputError("vectors and features exclude each other: the features have their vectors already")
+        if "init" in has and self.student:
+            names = ", ".join(self.student)
+            raise InputError(f"the sizes of a student to go on from cannot be changed: leave out {names}")
+        if self.teacher == NO_TEACHER and (self.train.rho or self.train.mse_weight):
+            raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
+        if "init" not in has:
+            self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
+
+    def _makes(self, name: str) -> bool:
+        return name == "features" or self.teacher != NO_TEACHER
+
+    def config(self, *, word_dim: int, characters: int) -> StudentConfig:
+        """Sizes of a new student."""
+        sizes = dict(self.student)
+        return preset_config(sizes.pop("preset", "edge"), **sizes, word_dim=word_dim, characters=characters)
+
+    @classmethod
+    def of(cls, paths: Mapping[str, str | Path | None], **values: Any) -> Recipe:
+        """Make a recipe from the paths of its inputs, which are hashed; None is left out.
+
+        :raises DataError: if one cannot be read.
+        :raises InputError: if they do not go together.
+        """
+        given = {name: path for name, path in paths.items() if path is not None}
+        # The rules first: hashing gigabytes of vectors takes a while.
+        cls(inputs={name: Input(path=str(path), sha256="") for name, path in given.items()}, **values)
+        inputs = {name: Input.of(path, _NOUNS[name], _MARKS[name]) for name, path in given.items()}
+        return cls(inputs=inputs, **values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as `recipe.json` holds it."""
+        train = asdict(self.train)
+        del train["max_steps"]
+        return {
+            "kind": "distill",
+            "inputs": {name: asdict(found) for name, found in self.inputs.items()},
+            "teacher": self.teacher,
+            "student": dict(self.student),
+            "train": train,
+            "prepare": asdict(self.prepare),
+            "label": asdict(self.label),
+        }
+
+    @classmethod
+    def load(cls, run: str | Path) -> Recipe:
+        """Read the recipe of a run.
+
+        :raises DataError: if it has none, or not one that this version can follow.
+        """
+        found = read_recipe(Path(run))
+        if found.get("kind") != "distill":
+            raise DataError(f"{run} is a run of {found.get('kind')}, expected one of distill; name another folder")
+        try:
+            return cls(
+                inputs={name: Input(**values) for name, values in found["inputs"].items()},
+                teacher=found["teacher"],
+                student=found["student"],
+                train=TrainSettings(**found["train"]),
+                prepare=PrepareSettings(**found["prepare"]),
+                label=LabelSettings(**found["label"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"recipe of {run} cannot be followed ({error}): use the qa-edge that wrote it") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillReport:
+    """Where a run stands.
+
+    :ivar finished: the end was reached, or the held-out F1 no longer grew; else it can be gone on with.
+    :ivar heldout_f1: of the checkpoint, percent; None before the first evaluation.
+    :ivar scores: on the development set, as `scores.json` holds them; None without one, or before the end.
+    """
+
+    run: str
+    steps: int
+    total_steps: int
+    finished: bool
+    best_step: int | None
+    heldout_f1: float | None
+    scores: Mapping[str, Any] | None
+
+
+def distill(
+    run: str | Path,
+    recipe: Recipe,
+    *,
+    max_steps: int | None = None,
+    log: Log = lambda message: None,
+    on_step: Callable[[int], None] | None = None,
+) -> DistillReport:
+    """Do the steps of a recipe that are not done yet, in the run's folder.
+
+    Under `accelerate launch` the main process prepares, the processes share the labelling, and all train.
+
+    :param max_steps: stop, to be gone on with, after this many updates in all.
+    :param log: is told what happens, in sentences; on the main process alone.
+    :raises DataError: if the folder is another run's, or data cannot be used.
+    :raises InputError: if the settings do not go together.
+    """
+    run = Path(run)
+    settings = TrainSettings(**{**asdict(recipe.train), "max_steps": max_steps})
+    accelerator = _accelerator(settings.precision)
+    log = log if accelerator.is_main_process else (lambda message: None)
+    if accelerator.is_main_process:
+        settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
+    accelerator.wait_for_everyone()
+    features = _features(run, recipe, accelerator, log)
+    labels = _labels(run, recipe, accelerator, log)
+    data = TrainingData(features, labels, strategy=settings.alignment, context_limit=settings.context_limit)
+    if labels is not None:
+        log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
+    heldout = _heldout(features, settings.seed)
+    if accelerator.is_main_process:
+        copy_inputs(features.folder, run)
+        if heldout.articles and not (run / HELDOUT).exists():
+            write_squad(run / HELDOUT, heldout)
+    accelerator.wait_for_everyone()
+    model = _student(recipe, features, settings.seed)
+    weights, bare = count_parameters(model)
+    log(f"student of {weights:,} weights, {bare:,} without embeddings")
+    student = TrainedStudent(model, *read_inputs(features.folder))
+    trainer = Trainer(run, student, data, heldout, settings, accelerator=accelerator, on_step=on_step)
+    log(f"training on {len(data):,} questions, {trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all")
+    state = _train(trainer, log)
+    scores = None
+    if state.finished and "dev" in recipe.inputs:
+        if accelerator.is_main_process:
+            scores = _score(run, recipe, accelerator, log)
+        accelerator.wait_for_everyone()
+    return DistillReport(
+        run=str(run),
+        steps=state.step,
+        total_steps=trainer.total_steps,
+        finished=state.finished,
+        best_step=state.best_step if state.best_step >= 0 else None,
+        heldout_f1=state.best_f1 if state.best_step >= 0 and heldout.articles else None,
+        scores=scores,
+    )
+
+
+def _train(trainer: Trainer, log: Log) -> TrainingState:
+    """Train; Ctrl-C ends it after an update, with its state saved."""
+    before = trainer.on_step
+    # Several processes would not stop after the same update; theirs is the state of the last save.
+    with noticing_interrupt(log, enabled=trainer.accelerator.num_processes == 1) as interrupted:
+
+        def after_update(step: int) -> None:
+            if before is not None:
+                before(step)
+            if interrupted():
+                trainer._save()
+                raise KeyboardInterrupt
+
+        trainer.on_step = after_update
+        return trainer.train()
+
+
+def _accelerator(precision: str) -> Accelerator:
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    # The others wait for the main process while it prepares, which may take longer than the usual half an hour.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    try:
+        return Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
+    except ValueError as error:
+        raise InputError(f"precision {precision} cannot be used on this machine: {error}") from error
+
+
+def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Features:
+    if "features" in recipe.inputs:
+        features = Features.open(recipe.inputs["features"].checked("features"))
+    else:
+        if accelerator.is_main_process and not (run / "features").exists():
+            log("preparing features")
+            # All before any is used: a changed file is better refused before the work.
+            paths = {
+                name: recipe.inputs[name].checked(_NOUNS[name])
+                for name in ("squad", "vectors", "init")
+                if name in recipe.inputs
+            }
+            prepare(
+                paths["squad"],
+                run / "features",
+                vectors_path=paths.get("vectors"),
+                init=paths.get("init"),
+                settings=recipe.prepare,
+            )
+        accelerator.wait_for_everyone()
+        features = Features.open(run / "features")
+        _require_same(features, recipe)
+    found = features.manifest
+    if "squad" in recipe.inputs and found["squad_sha256"] != recipe.inputs["squad"].sha256:
+        raise DataError(f"features {features.folder} were made from other data than {recipe.inputs['squad'].path}")
+    log(
+        f"{found['questions']:,} questions on {found['contexts']:,} contexts, {found['heldout_questions']:,} held out; "
+        f"{found['words']:,} words know {found['known_token_share']:.1%} of the tokens; "
+        f"{found['unlabelled_questions']:,} without an answer, {found['misplaced_answers']:,} misplaced"
+    )
+    return features
+
+
+def _require_same(features: Features, recipe: Recipe) -> None:
+    """Features in the run's folder may be older than the run."""
+    settings = dict(features.manifest["settings"])
+    expected = asdict(recipe.prepare)
+    if "init" in recipe.inputs:  # the student's own
+        expected["characters_per_word"] = settings["characters_per_word"]
+    vectors = recipe.inputs.get("vectors")
+    if settings != expected or features.manifest["vectors_sha256"] != (vectors and vectors.sha256):
+        raise DataError(
+            f"features {features.folder} were made with other settings or vectors: remove them, or name another folder"
+        )
+
+
+def _labels(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Labels | None:
+    if recipe.teacher == NO_TEACHER:
+        return None
+    if recipe.teacher is None:
+        return Labels(recipe.inputs["labels"].checked("labels"))
+    squad = recipe.inputs["squad"]
+    try:
+        labels = Labels(run / "labels")
+    except DataError:  # none, or unfinished; `label` goes on, or says what is wrong with them
+        log(f"labelling with {recipe.teacher}")
+        label(
+            squad.checked("SQuAD file"),
+            recipe.teacher,
+            run / "labels",
+            settings=recipe.label,
+            device=str(accelerator.device),
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        accelerator.wait_for_everyone()
+        labels = Labels(run / "labels")
+    labels.require(squad.sha256)
+    return labels
+
+
+def _heldout(features: Features, seed: int) -> Squad:
+    if not features.manifest["heldout_articles"]:
+        return Squad(articles=())
+    return sample_questions(read_squad(features.folder / HELDOUT), HELDOUT_QUESTIONS, seed)
+
+
+def _student(recipe: Recipe, features: Features, seed: int) -> QANet:
+    vocabulary, word_dim = features.vocabulary(), features.vectors().shape[1]
+    if "init" not in recipe.inputs:
+        torch.manual_seed(seed)
+        return QANet(recipe.config(word_dim=word_dim, characters=vocabulary.character_rows), seed=seed)
+    folder = recipe.inputs["init"].checked("checkpoint")
+    model = load_student(folder)
+    _, own, _ = read_inputs(folder)
+    same = vocabulary.words[: len(own.words)] == own.words and vocabulary.characters == own.characters
+    if not same or word_dim != model.config.word_dim:
+        raise DataError(
+            f"features {features.folder} were not made for the checkpoint {folder} (other words, characters or width "
+            "of vectors): prepare them with --init, or leave that to distill"
+        )
+    return model
+
+
+def _score(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> dict[str, Any]:
+    dev = recipe.inputs["dev"]
+    weights = sha256_file(run / WEIGHTS)
+    if (run / SCORES).exists():
+        found = read_json(run / SCORES, "scores")
+        if isinstance(found, dict) and found.get("sha256") == dev.sha256 and found.get("weights_sha256") == weights:
+            return found
+    path = dev.checked("SQuAD file")
+    log(f"scoring on {path.name}")
+    squad = read_squad(path)
+    student = TrainedStudent.load(run)
+    student.model.to(accelerator.device)
+    scores = score_predictions(references(squad), student.predict(squad))
+    record = {
+        "exact_match": scores.exact_match,
+        "f1": scores.f1,
+        "total": scores.total,
+        "on": path.name,
+        "sha256": dev.sha256,
+        "weights_sha256": weights,
+    }
+    atomic_write(run / SCORES, json.dumps(record, indent=1) + "\n")
+    return record

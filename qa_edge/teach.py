@@ -1,0 +1,281 @@
+"""A teacher of one's own: any encoder of the Hugging Face ecosystem, fine-tuned into a question answerer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qa_edge.checkpoint import STATE, TrainingState
+from qa_edge.evaluate import predict_with_teacher
+from qa_edge.flat import FlatParameters
+from qa_edge.interrupt import noticing_interrupt
+from qa_edge.metrics import FILE as METRICS
+from qa_edge.progress import progress
+from qa_edge.recipe import Input, settle_recipe
+from qa_edge.squad import read_squad, references
+from qa_edge.teacher import Teacher
+from qa_edge.windows import Example, encode_examples, padded_width, token_batches
+from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.files import atomic_write
+from qa_edge_runtime.scoring import score_predictions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CONFIG = "config.json"
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachSettings:
+    """How a teacher is fine-tuned. Defaults are those of BERT's paper (appendix A.3); the paper prints 5e-4 for 5e-5.
+
+    :param warmup: share of the updates in which the rate grows; it falls linearly to 0 after them.
+    :param batch_tokens: padded pieces in a batch of one process.
+    :param window: pieces in a window, with question and special pieces; neighbours overlap by `stride`.
+    :param precision: `no` (float32) or `bf16`.
+    """
+
+    epochs: int = 2
+    rate: float = 5e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    gradient_norm: float = 1.0
+    batch_tokens: int = 6144
+    window: int = 384
+    stride: int = 128
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_tokens", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not self.rate > 0 or not self.gradient_norm > 0 or self.weight_decay < 0:
+            raise InputError("rate and gradient_norm must be above 0, weight_decay 0 or more")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is {self.warmup}, expected a share of the updates, 0 <= warmup < 1")
+        if self.precision not in ("no", "bf16"):
+            raise InputError(f"precision is {self.precision!r}, expected no or bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachReport:
+    """Where the fine-tuning stands; `scores` are on the development set, None without one or before the end."""
+
+    teacher: str
+    steps: int
+    total_steps: int
+    finished: bool
+    scores: dict[str, Any] | None
+
+
+def teach(
+    encoder: str,
+    squad_path: str | Path,
+    output: str | Path,
+    *,
+    dev_path: str | Path | None = None,
+    settings: TeachSettings | None = None,
+    max_steps: int | None = None,
+    log: Callable[[str], None] = lambda message: None,
+) -> TeachReport:
+    """Fine-tune an encoder on a SQuAD file's answers; what an interrupted run has done is kept.
+
+    :param encoder: name on the hub, or a folder.
+    :param output: folder that `Teacher.load` reads in the end.
+    :param max_steps: stop, to be gone on with, after this many updates in all.
+    :raises DataError: if the encoder or the data cannot be used, or `output` is of another run.
+    """
+    settings, folder = settings or TeachSettings(), Path(output)
+    squad = read_squad(squad_path)
+    dev = None if dev_path is None else read_squad(dev_path)
+    accelerator = _accelerator(settings.precision)
+    is_main = accelerator.is_main_process
+    if is_main:
+        paths = {"squad": squad_path, "dev": dev_path}
+        inputs = {name: asdict(Input.of(path, "SQuAD file")) for name, path in paths.items() if path is not None}
+        begun = (folder / STATE).exists() or (folder / CONFIG).exists()
+        recipe = {"kind": "teach", "encoder": encoder, "inputs": inputs, "train": asdict(settings)}
+        settle_recipe(folder, recipe, begun=begun)
+    accelerator.wait_for_everyone()
+    steps = total = 0
+    finished = (folder / CONFIG).exists()
+    if not finished:
+        torch.manual_seed(settings.seed)  # of a new head
+        device = str(accelerator.device)
+        window, stride = settings.window, settings.stride
+        teacher = Teacher.load(encoder, device=device, window=window, stride=stride, new_head=True)
+        examples = encode_examples(teacher, squad)
+        if is_main:
+            log(f"{len(examples):,} windows; {sum(p.numel() for p in teacher.model.parameters()):,} weights")
+        tuning = _FineTuning(folder, teacher, examples, settings, accelerator)
+        with noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted:
+            steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
+        finished = steps == total
+        if finished and is_main:
+            _save_model(teacher, folder)
+            shutil.rmtree(folder / STATE, ignore_errors=True)
+        accelerator.wait_for_everyone()
+    scores = None
+    if finished and dev is not None and is_main:
+        teacher = Teacher.load(
+            str(folder), device=str(accelerator.device), window=settings.window, stride=settings.stride
+        )
+        scored = score_predictions(references(dev), predict_with_teacher(teacher, dev))
+        scores = {
+            "exact_match": scored.exact_match,
+            "f1": scored.f1,
+            "total": scored.total,
+            "on": Path(str(dev_path)).name,
+        }
+        atomic_write(folder / SCORES, json.dumps({**scores, "sha256": dev.sha256}, indent=1) + "\n")
+    accelerator.wait_for_everyone()
+    return TeachReport(teacher=str(folder), steps=steps, total_steps=total, finished=finished, scores=scores)
+
+
+class _FineTuning:
+    """The loop: AdamW on all weights as one tensor, linear rate, a state on disk that it goes on from."""
+
+    def __init__(
+        self, folder: Path, teacher: Teacher, examples: list[Example], settings: TeachSettings, accelerator: Accelerator
+    ) -> None:
+        self.folder, self.teacher, self.examples = folder, teacher, examples
+        self.settings, self.accelerator = settings, accelerator
+        self.flat = FlatParameters(teacher.model)
+        # BERT decays neither biases nor layer norms.
+        self.decayed = torch.cat([p.new_full((p.numel(),), float(p.dim() > 1)) for _, p in self.flat.named])
+        self.optimiser = torch.optim.Adam([self.flat.parameter], lr=settings.rate, fused=True)
+        lengths = np.asarray([len(example.ids) for example in examples])
+        self.plan: list[np.ndarray] = []
+        for epoch in range(settings.epochs):
+            batches = token_batches(lengths, settings.batch_tokens, seed=settings.seed, epoch=epoch)
+            processes = accelerator.num_processes
+            batches += batches[: -len(batches) % processes]  # as many for each process
+            self.plan += [batches[i + accelerator.process_index] for i in range(0, len(batches), processes)]
+        self.total_steps = len(self.plan)
+
+    def train(self, max_steps: int | None, interrupted: Callable[[], bool]) -> int:
+        settings, model = self.settings, self.teacher.model
+        step = self._resume()
+        last = min(self.total_steps, max_steps or self.total_steps)
+        model.train()
+        losses: list[Tensor] = []
+        with progress("teach", self.total_steps, step) as advance:
+            while step < last:
+                losses.append(self._step(step))
+                step += 1
+                advance(1)
+                if step % settings.log_every == 0 or step == self.total_steps:
+                    self._log(step, float(torch.stack(losses).mean()))
+                    losses = []
+                stopping = interrupted()
+                if step % settings.save_every == 0 or step == last or stopping:
+                    self._save(step)
+                if stopping:
+                    raise KeyboardInterrupt
+        model.eval()
+        return step
+
+    def _step(self, step: int) -> Tensor:
+        settings, accelerator = self.settings, self.accelerator
+        warmup = max(1, round(settings.warmup * self.total_steps))
+        rate = settings.rate * min((step + 1) / warmup, (self.total_steps - step) / max(self.total_steps - warmup, 1))
+        self.optimiser.param_groups[0]["lr"] = rate
+        # Dropout by step, so that a resumed run drops the same and no random state has to be kept.
+        torch.manual_seed((settings.seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index)
+        self.flat.gradient.zero_()
+        with accelerator.autocast():
+            loss = self._loss([self.examples[i] for i in self.plan[step]])
+        loss.backward()
+        if accelerator.num_processes > 1:
+            self.flat.gradient.copy_(accelerator.reduce(self.flat.gradient, "mean"))
+        norm = torch.linalg.vector_norm(self.flat.gradient)
+        self.flat.gradient.mul_((settings.gradient_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.flat.weights.sub_(self.flat.weights * self.decayed, alpha=rate * settings.weight_decay)
+        self.optimiser.step()
+        return loss.detach()
+
+    def _loss(self, examples: list[Example]) -> Tensor:
+        """Cross-entropy of start and end over the window's pieces, their mean."""
+        device = self.accelerator.device
+        width = min(padded_width(max(len(example.ids) for example in examples)), self.teacher.window)
+        ids = torch.full((len(examples), width), self.teacher.tokenizer.pad_token_id or 0)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, example in enumerate(examples):
+            ids[row, : len(example.ids)] = torch.from_numpy(example.ids)
+            mask[row, : len(example.ids)] = 1
+            if example.types is not None:
+                types[row, : len(example.ids)] = torch.from_numpy(example.types)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if examples[0].types is not None:
+            inputs["token_type_ids"] = types
+        output = self.teacher.model(**{name: value.to(device) for name, value in inputs.items()})
+        loss = torch.zeros((), device=device)
+        for logits, targets in (
+            (output.start_logits, [example.start for example in examples]),
+            (output.end_logits, [example.end for example in examples]),
+        ):
+            kept = logits.float().masked_fill(mask.to(device) == 0, torch.finfo(torch.float32).min)
+            loss = loss + F.cross_entropy(kept, torch.tensor(targets, device=device)) / 2
+        return loss
+
+    def _log(self, step: int, loss: float) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / METRICS).open("a") as stream:
+                stream.write(json.dumps({"kind": "teaching", "step": step, "loss": round(loss, 5)}) + "\n")
+
+    def _save(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        moments = self.optimiser.state[self.flat.parameter]
+        tensors = {"weights": self.flat.weights, "exp_avg": moments["exp_avg"], "exp_avg_sq": moments["exp_avg_sq"]}
+        # What safetensors writes must not share memory with what goes on changing.
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        TrainingState(step=step, finished=step == self.total_steps, tensors=copies).save(self.folder)
+
+    def _resume(self) -> int:
+        found = TrainingState.load(self.folder)
+        if found is None:
+            return 0
+        if found.tensors["weights"].shape != self.flat.weights.shape:
+            raise DataError(f"the state in {self.folder} is of another encoder; name another folder")
+        self.flat.weights.copy_(found.tensors["weights"])
+        device = self.accelerator.device
+        self.optimiser.state[self.flat.parameter] = {
+            "step": torch.tensor(float(found.step), device=device),
+            "exp_avg": found.tensors["exp_avg"].to(device),
+            "exp_avg_sq": found.tensors["exp_avg_sq"].to(device),
+        }
+        return found.step
+
+
+def _accelerator(precision: str) -> Accelerator:
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
+
+
+def _save_model(teacher: Teacher, folder: Path) -> None:
+    """Write the model in transformers' form; config.json comes last, so that a cut folder is not taken for a model."""
+    # Clones: the weights are views of one tensor, which save_pretrained would take for shared weights.
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in teacher.model.state_dict().items()}
+    with tempfile.TemporaryDirectory(prefix=".model.", dir=folder) as name:
+        temporary = Path(name)
+        teacher.model.save_pretrained(temporary, state_dict=weights)
+        teacher.tokenizer.save_pretrained(temporary)
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == CONFIG):
+            file.replace(folder / file.name)

@@ -1,0 +1,206 @@
+"""The teacher's logits on disk: complete, resumable, shared between processes, refused when they are of something else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import all_texts, write_json, write_tiny_squad, write_tiny_teacher
+
+from qa_edge import labels as module
+from qa_edge.labels import Labels, LabelSettings, label
+from qa_edge.squad import read_squad
+from qa_edge.teacher import Teacher
+from qa_edge_runtime.errors import DataError, InputError
+
+SETTINGS = LabelSettings(window=64, stride=16, precision="fp32", batch_tokens=1024)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_QUESTIONS", 10)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_labels_are_the_teachers_logits(tiny_labels: Labels, tiny_teacher: Teacher, tiny_squad_path: Path) -> None:
+    squad = read_squad(tiny_squad_path)
+    items = list(squad.items())
+    assert tiny_labels.questions == len(items)
+    expected = tiny_teacher.logits([q.text for _, _, q in items], [p.context for _, p, _ in items], precision="fp32")
+    contexts = [paragraph.context for _, paragraph in squad.paragraphs()]
+    for number, (_, paragraph, _) in enumerate(items):
+        start, end = tiny_labels.logits(number)
+        assert start.dtype == end.dtype == np.float16
+        pieces = tiny_labels.pieces(contexts.index(paragraph.context))
+        assert len(start) == len(end) == len(pieces.starts)
+        # float16 has 11 bits.
+        np.testing.assert_allclose(start, expected[number].start, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(end, expected[number].end, rtol=1e-3, atol=1e-3)
+        assert pieces.starts.tolist() == expected[number].pieces.starts.tolist()
+        assert pieces.ends.tolist() == expected[number].pieces.ends.tolist()
+        assert (pieces.ends <= len(paragraph.context)).all() and (pieces.starts < pieces.ends).all()
+
+
+def test_a_run_that_lost_a_shard_makes_the_same_bytes(
+    tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path, small_shards: None
+) -> None:
+    seen: list[tuple[int, int]] = []
+    folder = label(
+        tiny_squad_path,
+        str(tiny_teacher_path),
+        tmp_path / "labels",
+        settings=SETTINGS,
+        on_shard=lambda done, all_of_them: seen.append((done, all_of_them)),
+    )
+    whole = contents(folder)
+    assert seen == [(number, 11) for number in range(1, 12)]
+    assert sorted(whole) == sorted(
+        ["contexts.safetensors", "manifest.json", *(f"questions-{n:05d}.safetensors" for n in range(11))]
+    )
+    (folder / "questions-00003.safetensors").unlink()
+    (folder / "questions-00010.safetensors").unlink()
+    (folder / "contexts.safetensors").unlink()
+    with pytest.raises(DataError, match="2 of 11 shards missing"):
+        Labels(folder)
+    seen.clear()
+    label(tiny_squad_path, str(tiny_teacher_path), folder, settings=SETTINGS, on_shard=lambda *done: seen.append(done))
+    assert seen == [(10, 11), (11, 11)] and contents(folder) == whole
+    seen.clear()
+    label(tiny_squad_path, str(tiny_teacher_path), folder, settings=SETTINGS, on_shard=lambda *done: seen.append(done))
+    assert seen == []
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on(
+    tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path, small_shards: None
+) -> None:
+    def stop(done: int, shards: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "a", settings=SETTINGS, on_shard=stop)
+    assert sum(name.startswith("questions") for name in contents(tmp_path / "a")) == 4
+    label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "a", settings=SETTINGS)
+    label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "b", settings=SETTINGS)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_processes_share_the_shards(
+    tiny_squad_path: Path,
+    tiny_teacher_path: Path,
+    tmp_path: Path,
+    small_shards: None,
+    order: tuple[int, ...],
+) -> None:
+    for process in order:
+        label(
+            tiny_squad_path, str(tiny_teacher_path), tmp_path / "three", settings=SETTINGS, process=process, processes=3
+        )
+    label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "one", settings=SETTINGS)
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_at_once(tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from qa_edge import labels
+labels.SHARD_QUESTIONS = 10
+labels.label(sys.argv[1], sys.argv[2], sys.argv[3], process=int(sys.argv[4]), processes=2,
+    settings=labels.LabelSettings(window=64, stride=16, precision="fp32", batch_tokens=1024))
+"""
+    arguments = [sys.executable, "-c", code, str(tiny_squad_path), str(tiny_teacher_path), str(tmp_path / "two")]
+    running = [subprocess.Popen([*arguments, str(process)]) for process in range(2)]
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert Labels(tmp_path / "two").questions == 108
+    assert not [name for name in contents(tmp_path / "two") if name.endswith(".tmp")]
+
+
+def test_impossible_questions_are_left_out_as_prepare_does(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    write_tiny_squad(tmp_path / "plain.json", articles=2, contexts=1, facts=1)
+    raw = json.loads((tmp_path / "plain.json").read_text(encoding="utf-8"))
+    for article in raw["data"]:
+        article["paragraphs"][0]["qas"][0] |= {"answers": [], "is_impossible": True}
+    write_json(tmp_path / "data.json", raw)
+    labels = Labels(label(tmp_path / "data.json", str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS))
+    assert labels.questions == 4 and len(labels.logits(3)[0]) == len(labels.pieces(1).starts)
+
+
+def test_labels_of_something_else_are_refused(tiny_labels: Labels, tiny_squad_path: Path, tmp_path: Path) -> None:
+    squad = read_squad(tiny_squad_path)
+    before = contents(tiny_labels.folder)
+    texts = all_texts(squad)
+    weights = write_tiny_teacher(tmp_path / "weights", texts, seed=1)
+    # The same weights, other pieces.
+    pieces = shutil.copytree(tiny_squad_path.with_name("teacher"), tmp_path / "pieces")
+    raw = json.loads((pieces / "tokenizer.json").read_text(encoding="utf-8"))
+    raw["normalizer"]["lowercase"] = False
+    write_json(pieces / "tokenizer.json", raw)
+    for key, teacher in {"teacher_sha256": weights, "tokenizer_sha256": pieces}.items():
+        with pytest.raises(DataError, match=f"made with {key}") as caught:
+            label(tiny_squad_path, str(teacher), tiny_labels.folder, settings=SETTINGS)
+        assert "name another folder" in str(caught.value)
+    own = tiny_squad_path.with_name("teacher")
+    write_tiny_squad(tmp_path / "other.json", seed=5)
+    with pytest.raises(DataError, match="squad_sha256"):
+        label(tmp_path / "other.json", str(own), tiny_labels.folder, settings=SETTINGS)
+    for settings, key in [
+        (LabelSettings(window=80, stride=16, precision="fp32"), "window"),
+        (LabelSettings(window=64, stride=17, precision="fp32"), "stride"),
+        (LabelSettings(window=64, stride=16, precision="bf16"), "precision"),
+    ]:
+        with pytest.raises(DataError, match=key):
+            label(tiny_squad_path, str(own), tiny_labels.folder, settings=settings)
+    with pytest.raises(DataError, match="other data"):
+        tiny_labels.require(read_squad(tmp_path / "other.json").sha256)
+    tiny_labels.require(squad.sha256)
+    assert contents(tiny_labels.folder) == before
+
+
+def test_folders_that_hold_no_labels(tmp_path: Path, tiny_labels: Labels) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        Labels(tmp_path)
+    write_json(tmp_path / "manifest.json", {"format_version": 2})
+    with pytest.raises(DataError, match="format 2"):
+        Labels(tmp_path)
+    write_json(tmp_path / "manifest.json", [])
+    with pytest.raises(DataError, match="format None"):
+        Labels(tmp_path)
+    for name, content in contents(tiny_labels.folder).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "contexts.safetensors").unlink()
+    with pytest.raises(DataError, match=r"contexts\.safetensors"):
+        Labels(tmp_path)
+    (tmp_path / "contexts.safetensors").write_bytes(b"{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        Labels(tmp_path)
+
+
+def test_data_without_a_question_is_one_sentence(tmp_path: Path, tiny_teacher_path: Path) -> None:
+    write_json(tmp_path / "data.json", {"data": [{"title": "Nothing", "paragraphs": []}]})
+    with pytest.raises(DataError, match="no question"):
+        label(tmp_path / "data.json", str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
+    assert not (tmp_path / "labels").exists()
+
+
+def test_a_wrong_precision_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="precision"):
+        LabelSettings(precision="int8")
+    with pytest.raises(InputError, match="batch_tokens"):
+        LabelSettings(batch_tokens=0)
+
+
+def test_a_file_where_the_folder_should_be(tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("mine")
+    with pytest.raises(DataError, match="cannot make the folder"):
+        label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
+    assert (tmp_path / "labels").read_text() == "mine"
