@@ -18,6 +18,10 @@ SMOKE := runs/smoke
 # The bundle that ships, if there is one, else the demo's.
 BUNDLE ?= $(firstword $(wildcard models/*.qab models/*/*.qab models/*/*/*.qab) $(DEMO)/demo.qab)
 
+# On tensors of this size a second thread gains little, and loses a lot as soon as anything else runs.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo demo-text test test-full bench lint fast-tests smoke light real-data clean

@@ -119,10 +119,12 @@ class TrainingData:
             raise InputError(f"context limit is {context_limit} tokens, expected at least 1")
         self.features, self.labels, self.limit = features, labels, context_limit
         self.vectors = features.vectors()
-        self.lengths = np.minimum(features.context_lengths(), context_limit)
-        if labels is None and not (features.answer_start >= 0).all():
-            missing = int((features.answer_start < 0).sum())
-            raise DataError(f"{missing} questions have no answer and there are no teacher logits: label the data first")
+        # Without a teacher, a question without an answer (or with one that is not at its offset) has nothing to teach.
+        usable = np.ones(len(features), np.bool_) if labels is not None else features.answer_start >= 0
+        self.rows = np.flatnonzero(usable)
+        if not len(self.rows):
+            raise DataError("no question has an answer and there are no teacher logits: label the data first")
+        self.lengths = np.minimum(features.context_lengths()[self.rows], context_limit)
         if labels is not None:
             labels.require(features.manifest["squad_sha256"])
             self._align(labels, strategy)
@@ -148,11 +150,11 @@ class TrainingData:
         self.coverage = covered / max(int(features.context_offsets[-1]), 1)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.rows)
 
-    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Batch, Targets]:
-        """Inputs and targets of some questions, by their rows in the features."""
-        features = self.features
+    def batch(self, numbers: Sequence[int] | NDArray[np.int64]) -> tuple[Batch, Targets]:
+        """Inputs and targets of some questions, numbered from 0 to `len(self) - 1`."""
+        features, rows = self.features, self.rows[numbers]
         contexts, questions = [], []
         for row in rows:
             context = features.question_context[row]
@@ -164,7 +166,7 @@ class TrainingData:
         batch = build_batch(contexts, questions, features.form_words, features.form_characters, self.vectors)
         return batch, self._targets(rows, batch.context.shape[1])
 
-    def _targets(self, rows: Sequence[int] | NDArray[np.int64], width: int) -> Targets:
+    def _targets(self, rows: NDArray[np.int64], width: int) -> Targets:
         start = torch.from_numpy(self.features.answer_start[rows].astype(np.int64))
         end = torch.from_numpy(self.features.answer_end[rows].astype(np.int64))
         beyond = end >= self.limit

@@ -225,7 +225,7 @@ def _train(trainer: Trainer, log: Log) -> TrainingState:
             if before is not None:
                 before(step)
             if interrupted():
-                trainer._save()
+                trainer.save()
                 raise KeyboardInterrupt
 
         trainer.on_step = after_update

@@ -18,7 +18,7 @@ from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json
 
 FORMAT_VERSION = 1
-SHARD_QUESTIONS = 2048
+SHARD_QUESTIONS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def label(
     """Compute and store a teacher's logits for every question of a SQuAD file; what is done already is kept.
 
     The folder holds `manifest.json`, the pieces of each context (`contexts.safetensors`) and shards of
-    2,048 questions (`questions-00000.safetensors`: start and end logits float16, all pieces in a row, and offsets).
+    512 questions (`questions-00000.safetensors`: start and end logits float16, all pieces in a row, and offsets).
 
     :param on_shard: called with (shards done, shards) after each shard.
     :param process: this process's number among `processes`, which share the shards between them.

@@ -22,6 +22,7 @@ class MetricsLog:
     def __init__(self, run: Path, *, enabled: bool = True) -> None:
         self.path, self.enabled = run / FILE, enabled
         self._board: Any = None
+        self._sums: dict[str, Any] = {}
         self._reset()
 
     def start(self, *, step: int, gathered: Mapping[str, Any] | None = None) -> None:
@@ -48,7 +49,7 @@ class MetricsLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=step + 1)
 
     def add(self, *, questions: int, norm: Tensor, terms: LossTerms) -> None:
         """Add one update to the means of the next line."""
@@ -87,5 +88,5 @@ class MetricsLog:
 
     def _reset(self) -> None:
         self._updates = self._questions = 0
-        self._sums: dict[str, Any] = {}
+        self._sums = {}
         self._since = time.perf_counter()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+# float16 would need its losses scaled; whatever runs it fast runs bfloat16 too.
+PRECISIONS = ("no", "bf16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a student is trained. Defaults are the paper's (sections 4.1.2 and 5.3) where it speaks.
@@ -39,6 +41,7 @@ class TrainSettings:
     :param rate: learning rate at its highest; see `schedule.learning_rate`.
     :param weight_decay: L2, added to the gradient as Adam does.
     :param interpolation: `cubic` or `linear`; used unless mse_weight is 0.
+    :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
     :param evaluate_every: updates between evaluations on the held-out articles.
     :param patience: evaluations without gain after which the run stops; None never stops early.
     :param save_every: updates between states to resume from; a multiple of `log_every`.
@@ -77,6 +80,8 @@ class TrainSettings:
             raise InputError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
         if not self.rate > 0 or not self.gradient_norm > 0:
             raise InputError("rate and gradient_norm must be above 0")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.loss()
 
     def loss(self) -> DistillationLoss:
@@ -104,6 +109,8 @@ class Trainer:
     ) -> None:
         from accelerate import Accelerator
 
+        # Denormal numbers in late averages and moments cost a CPU a hundred times a normal one.
+        torch.set_flush_denormal(True)
         self.run, self.data, self.heldout, self.settings = run, data, heldout, settings
         self.accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
         if settings.batch_size % self.accelerator.num_processes:
@@ -153,7 +160,7 @@ class Trainer:
                 if due:
                     self._evaluate()
                 if due or state.step % settings.save_every == 0 or state.step == last:
-                    self._save()
+                    self.save()
                 if self.on_step:
                     self.on_step(state.step)
         self.log.close()
@@ -169,7 +176,7 @@ class Trainer:
         self.model.pool.start_step(step)
         self.flat.gradient.zero_()
         terms = self.loss(*self.data.batch(rows))
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        terms.total.backward()
         if self.accelerator.num_processes > 1:
             self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
         norm = torch.linalg.vector_norm(self.flat.gradient)
@@ -267,7 +274,8 @@ class Trainer:
         exact_match, f1 = (dict(zip(candidates, row.tolist(), strict=True)) for row in results)
         return exact_match, f1
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the state that resuming needs; every process takes part."""
         moments = self.optimiser.state[self.flat.parameter]
         random_state = torch.get_rng_state().to(self.accelerator.device)
         states = self.accelerator.gather(random_state.unsqueeze(0))
@@ -294,7 +302,7 @@ class Trainer:
         self.flat.weights.copy_(tensors["weights"])
         self.average.copy_(tensors["average"])
         self.optimiser.state[self.flat.parameter] = {
-            "step": torch.tensor(float(found.step)),
+            "step": torch.tensor(float(found.step), device=device),
             "exp_avg": tensors["exp_avg"].to(device),
             "exp_avg_sq": tensors["exp_avg_sq"].to(device),
         }
@@ -304,13 +312,3 @@ class Trainer:
         self.state = found
         self.log.start(step=found.step)
         return found
-
-
-def settings_json(settings: TrainSettings) -> str:
-    """Settings as `recipe.json` holds them."""
-    return json.dumps(asdict(settings), indent=1) + "\n"
-
-
-def timestamp() -> str:
-    """UTC time to the second, ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -90,7 +90,7 @@ class TrainedStudent:
         words = self.vocabulary.word_ids(forms).astype(np.int32)
         characters = self.vocabulary.character_ids(forms, self.model.config.characters_per_word).astype(np.int32)
         order = sorted(range(len(pairs)), key=lambda i: len(numbers[i][1]))
-        results: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(np.empty(0), np.empty(0))] * len(pairs)
+        results: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(np.empty(0, np.float32),) * 2] * len(pairs)
         device = next(self.model.parameters()).device
         training = self.model.training
         self.model.eval()

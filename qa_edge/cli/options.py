@@ -34,7 +34,7 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "patience": (click.IntRange(1), None, "Evaluations without gain after which the run stops; never if not given."),
     "log_every": (int, 50, "Updates between lines of metrics.jsonl."),
     "save_every": (int, 200, "Updates between states to resume from."),
-    "precision": (click.Choice(["no", "bf16", "fp16"]), "no", "Precision of the matrix products; no is float32."),
+    "precision": (click.Choice(["no", "bf16"]), "no", "Precision of the matrix products; no is float32."),
     "seed": (int, 0, "The one seed of all that is random."),
 }
 TEACH: Mapping[str, tuple[Any, Any, str]] = {

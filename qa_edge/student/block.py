@@ -110,6 +110,7 @@ class EncoderBlock(nn.Module):
         """
         layer = first
         for convolution in self.convolutions:
+            assert isinstance(convolution, Convolution)
             if survives(self.training, layer, sublayers, self.survival):
                 x = x + convolution(self.dropout(convolution.norm(x), keep))
             layer += 1

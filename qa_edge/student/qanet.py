@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class QANet(nn.Module):
         self.config = config
         self.pool = DropoutPool(seed)
         hidden = config.hidden
-        block = {
+        block: dict[str, Any] = {
             "hidden": hidden,
             "heads": config.heads,
             "dropout": config.dropout,

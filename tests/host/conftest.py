@@ -78,4 +78,6 @@ def tiny_labels(tiny_squad_path: Path, tiny_teacher_path: Path) -> Labels:
     from qa_edge.labels import Labels, LabelSettings, label
 
     settings = LabelSettings(window=WINDOW, stride=STRIDE, precision="fp32", batch_tokens=1024)
-    return Labels(label(tiny_squad_path, str(tiny_teacher_path), tiny_squad_path.with_name("labels"), settings=settings))
+    return Labels(
+        label(tiny_squad_path, str(tiny_teacher_path), tiny_squad_path.with_name("labels"), settings=settings)
+    )

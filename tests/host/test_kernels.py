@@ -70,7 +70,10 @@ def test_depthwise_convolution_in_bfloat16_is_as_close_as_the_stock_layer() -> N
 
     exact = gradients(stock_depthwise, torch.float32)
     for own, stock, true in zip(
-        gradients(DepthwiseConvolution.apply, torch.bfloat16), gradients(stock_depthwise, torch.bfloat16), exact, strict=True
+        gradients(DepthwiseConvolution.apply, torch.bfloat16),
+        gradients(stock_depthwise, torch.bfloat16),
+        exact,
+        strict=True,
     ):
         assert (own - true).norm() < 1.5 * (stock - true).norm() + 1e-3 * true.norm()
 

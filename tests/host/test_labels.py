@@ -1,4 +1,4 @@
-"""The teacher's logits on disk: complete, resumable, shared between processes, refused when they are of something else."""
+"""The teacher's logits on disk: resumable, shared between processes, refused when they are of something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features: tokens and answers against the text they came from, nothing of the held-out articles, the same bytes again."""
+"""Features: tokens and answers against their text, nothing of the held-out articles, the same bytes again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import NAMES, THINGS, tiny_squad, write_tiny_vectors
+from tiny_models import NAMES, THINGS, student_of, tiny_squad
 
+from qa_edge.checkpoint import copy_inputs, save_checkpoint
 from qa_edge.features import HELDOUT, TENSORS, Features
 from qa_edge.prepare import PrepareSettings, prepare, sample_questions, split_articles
 from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, read_squad, references, write_squad
@@ -46,7 +47,9 @@ def spans(features: Features) -> list[str]:
         base, stop = int(features.context_offsets[context]), int(features.context_offsets[context + 1])
         assert (first, last) == (-1, -1) or base <= base + first <= base + last < stop
         text = features.context_text(int(context))
-        found.append("" if first < 0 else text[features.context_starts[base + first] : features.context_ends[base + last]])
+        found.append(
+            "" if first < 0 else text[features.context_starts[base + first] : features.context_ends[base + last]]
+        )
     return found
 
 
@@ -65,7 +68,9 @@ def test_every_answer_span_covers_its_reference_and_no_token_more(
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_range_of_a_nasty_text_lies_in_its_span(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_range_of_a_nasty_text_lies_in_its_span(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     letters = st.sampled_from(list("ab .,'-$°é𝛼😀\n\t\u00a0\u3000()http:/"))
     context = "x" + data.draw(st.text(letters, max_size=60)) + "y"
     places = data.draw(st.lists(st.tuples(st.integers(0, len(context)), st.integers(1, 9)), min_size=1, max_size=5))
@@ -222,7 +227,11 @@ def test_answers_that_do_not_stand_at_their_offset(tmp_path: Path) -> None:
     features = prepared(squad, tmp_path)
     assert spans(features) == ["lid", "pan", "", "", "lid", "pot, a lid"]
     manifest = features.manifest
-    assert (manifest["misplaced_answers"], manifest["unlabelled_questions"], manifest["impossible_questions"]) == (1, 1, 1)
+    assert (manifest["misplaced_answers"], manifest["unlabelled_questions"], manifest["impossible_questions"]) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_without_vectors_there_are_characters_alone(tmp_path: Path) -> None:
@@ -246,7 +255,9 @@ def test_vocabulary_size_keeps_the_most_frequent_words(tmp_path: Path) -> None:
     assert features.form_words[features.context_tokens].tolist() == [1, 1, 1, 2, 2, 0]
 
 
-def test_the_same_bytes_again(tiny_features: Features, tiny_squad_path: Path, tiny_vectors_path: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_again(
+    tiny_features: Features, tiny_squad_path: Path, tiny_vectors_path: Path, tmp_path: Path
+) -> None:
     """In another process, where sets of strings are in another order."""
     code = (
         "import sys; from qa_edge.prepare import *; prepare(sys.argv[1], sys.argv[2], vectors_path=sys.argv[3],"
@@ -411,3 +422,31 @@ def test_all_of_squad_in_minutes_and_little_memory(tmp_path: Path) -> None:
         assert not span or standing[0] in span
     assert (features.answer_start < 0).sum() == features.manifest["misplaced_answers"]
     print(json.dumps({"peak_bytes": peak_bytes, "seconds": time.monotonic() - since}))
+
+
+def test_features_for_a_student_to_go_on_from(tmp_path: Path, tiny_features: Features, tiny_squad_path: Path) -> None:
+    """Its words keep their ids, its characters are all there are, and words that it did not know come behind."""
+    start = tmp_path / "start"
+    start.mkdir()
+    student = student_of(tiny_features)
+    save_checkpoint(start, student.model.config, dict(student.model.named_parameters()))
+    copy_inputs(tiny_features.folder, start)
+    write_squad(tmp_path / "own.json", squad_of("the kettle zorbs Ω quickly zorbs", asked("q", ("zorbs", 11))))
+    (tmp_path / "own.txt").write_text(
+        "".join(f"{word} {' '.join(['0.5'] * 12)}\n" for word in ("zorbs", "kettle", "is"))
+    )
+    options = PrepareSettings(heldout=0.0, character_count=1)
+    prepare(tmp_path / "own.json", tmp_path / "f", vectors_path=tmp_path / "own.txt", init=start, settings=options)
+    features, own = Features.open(tmp_path / "f"), tiny_features.vocabulary()
+    assert features.vocabulary().words == (*own.words, "zorbs")
+    assert features.vocabulary().characters == own.characters
+    assert (features.vectors()[:-1] == tiny_features.vectors()).all() and (features.vectors()[-1] == 0.5).all()
+    prepare(tmp_path / "own.json", tmp_path / "g", init=start, settings=options)
+    assert Features.open(tmp_path / "g").vocabulary() == own
+    (tmp_path / "own.txt").write_text("zorbs 1 2 3\n")
+    with pytest.raises(DataError, match=r"3 numbers a word.*trained with 12"):
+        prepare(tmp_path / "own.json", tmp_path / "h", vectors_path=tmp_path / "own.txt", init=start, settings=options)
+    (start / "vectors.safetensors").write_bytes((tmp_path / "f" / "vectors.safetensors").read_bytes())
+    with pytest.raises(DataError, match="no checkpoint of one run"):
+        prepare(tmp_path / "own.json", tmp_path / "h", init=start, settings=options)
+    assert not (tmp_path / "h").exists()

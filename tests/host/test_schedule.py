@@ -34,9 +34,7 @@ def test_the_cosine_falls_to_a_hundredth() -> None:
     schedule=st.sampled_from(SCHEDULES), warmup=st.integers(0, 200), total=st.integers(1, 500), peak=st.floats(1e-6, 1)
 )
 def test_a_rate_is_never_above_the_peak_or_below_zero(schedule: str, warmup: int, total: int, peak: float) -> None:
-    rates = [
-        learning_rate(step, peak=peak, warmup=warmup, total=total, schedule=schedule) for step in range(total + 1)
-    ]
+    rates = [learning_rate(step, peak=peak, warmup=warmup, total=total, schedule=schedule) for step in range(total + 1)]
     assert all(0 <= value <= peak * (1 + 1e-9) for value in rates)
     top = min(max(warmup - 1, 0), total)
     assert rates[: top + 1] == sorted(rates[: top + 1])

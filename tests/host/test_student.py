@@ -55,9 +55,7 @@ def padded(batch: Batch, context: int, question: int) -> Batch:
     def wider(ids: torch.Tensor, extra: int) -> torch.Tensor:
         return F.pad(ids, (0, extra), value=len(batch.unknown) - 1)
 
-    return dataclasses.replace(
-        batch, context=wider(batch.context, context), question=wider(batch.question, question)
-    )
+    return dataclasses.replace(batch, context=wider(batch.context, context), question=wider(batch.question, question))
 
 
 @pytest.mark.parametrize("sizes", SHAPES, ids=str)
@@ -104,7 +102,9 @@ def test_gradients_do_not_depend_on_padding_or_neighbours() -> None:
         for batch in batches:
             output = model(batch)
             for row, count in enumerate(batch.context_lengths.tolist()):
-                (output[row, :, :count] * torch.arange(2 * count).view(2, count).cos()).sum().backward(retain_graph=True)
+                (output[row, :, :count] * torch.arange(2 * count).view(2, count).cos()).sum().backward(
+                    retain_graph=True
+                )
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     alone = gradient(*(batch_of([row]) for row in rows))
@@ -147,7 +147,9 @@ def test_unknown_words_have_the_trained_vector_and_no_other() -> None:
     assert batch.unknown.any() and not batch.unknown.all()
     before = logits(model, batch)
     noise = torch.where(batch.unknown.unsqueeze(1), torch.randn_like(batch.word_vectors), 0.0)
-    torch.testing.assert_close(logits(model, dataclasses.replace(batch, word_vectors=batch.word_vectors + noise)), before)
+    torch.testing.assert_close(
+        logits(model, dataclasses.replace(batch, word_vectors=batch.word_vectors + noise)), before
+    )
     with torch.no_grad():
         model.token.unknown.add_(1.0)
     assert (logits(model, batch) - before)[:, :, :20].abs().max() > 1e-4
@@ -191,7 +193,9 @@ def test_one_block_is_what_stock_layers_make(one_thread: None) -> None:
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.normal_(std=0.3)
-        stock.in_proj_weight.copy_(torch.cat([part.weight for part in (attention.query, attention.key, attention.value)]))
+        stock.in_proj_weight.copy_(
+            torch.cat([part.weight for part in (attention.query, attention.key, attention.value)])
+        )
         stock.in_proj_bias.copy_(torch.cat([part.bias for part in (attention.query, attention.key, attention.value)]))
         stock.out_proj.weight.copy_(attention.output.weight)
         stock.out_proj.bias.copy_(attention.output.bias)

@@ -204,7 +204,7 @@ def test_a_context_without_a_piece(tiny_teacher: Teacher) -> None:
 
 
 def test_a_question_too_long_for_the_window_is_named(tiny_teacher: Teacher) -> None:
-    with pytest.raises(DataError, match="no room|room for a context") as caught:
+    with pytest.raises(DataError, match="room for a context") as caught:
         tiny_teacher.encode(["why " * 60], [SENTENCE])
     assert "why why" in str(caught.value)
 

@@ -171,9 +171,7 @@ def random_row(place: int, context: int, question: int, *, seed: int = 0) -> tup
     return forms[:context], forms[context:]
 
 
-def batch_of(
-    rows: Sequence[tuple[np.ndarray, np.ndarray]], *, word_dim: int = 12, characters: int = 60
-) -> Batch:
+def batch_of(rows: Sequence[tuple[np.ndarray, np.ndarray]], *, word_dim: int = 12, characters: int = 60) -> Batch:
     """A batch of (context, question) forms over one fixed table of forms."""
     random = np.random.default_rng(99)
     form_words = random.integers(0, 50, FORMS).astype(np.int32)

@@ -1,4 +1,4 @@
-"""One tiny training run, as a program: `train_tiny.py FEATURES LABELS RUN [STEP_TO_DIE_AT]`, killed by its own SIGKILL."""
+"""A tiny training run, also as a program that kills itself: `train_tiny.py FEATURES LABELS RUN [LAST_UPDATE]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qa_edge.squad import Squad, read_squad
 from qa_edge.train import Trainer, TrainSettings
 
 SETTINGS = TrainSettings(
-    epochs=4,
+    epochs=3,
     batch_size=10,
     warmup=5,
     evaluate_every=14,
@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(
     temperature=2.0,
     mse_weight=0.1,
 )
-"""Nine updates a pass and 36 in all; evaluations, lines of metrics and saves fall on different updates."""
+"""Nine updates a pass and 27 in all; evaluations, lines of metrics and saves fall on different updates."""
 
 
 def train(
