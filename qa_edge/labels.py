@@ -68,7 +68,6 @@ def label(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another path") from error
-    shards = -(-len(items) // SHARD_QUESTIONS)
     manifest = {
         "format_version": FORMAT_VERSION,
         "squad_sha256": squad.sha256,
@@ -81,15 +80,16 @@ def label(
         "stride": settings.stride,
         "precision": settings.precision,
     }
-    _settle_manifest(folder, manifest)
+    size = _settle_manifest(folder, manifest)["shard_questions"]
+    shards = -(-len(items) // size)
     if process == 0 and not (folder / "contexts.safetensors").exists():
         _write_context_pieces(folder, squad, teacher)
     done = [(folder / _shard_name(shard)).exists() for shard in range(shards)]
-    with progress("label", len(items), sum(done) * SHARD_QUESTIONS) as advance:
+    with progress("label", len(items), min(sum(done) * size, len(items))) as advance:
         for shard in range(process, shards, processes):
             if done[shard]:
                 continue
-            part = items[shard * SHARD_QUESTIONS : (shard + 1) * SHARD_QUESTIONS]
+            part = items[shard * size : (shard + 1) * size]
             logits = teacher.logits(
                 [question for _, question in part],
                 [context for context, _ in part],
@@ -158,18 +158,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest of a new folder, or check that of an old one; the folder's own is returned."""
     path = folder / "manifest.json"
     if not path.exists():
         atomic_write(path, json.dumps(manifest, indent=1))
-        return
+        return manifest
     found = _read_manifest(folder)
     for key, expected in manifest.items():
-        if key != "teacher" and found.get(key) != expected:
+        # A teacher may have moved, and work goes on in shards of the size that it was begun with.
+        if key not in ("teacher", "shard_questions") and found.get(key) != expected:
             raise DataError(
                 f"labels {folder} were made with {key} {found.get(key)}, this run has {expected}: "
                 "name another folder, or remove this one"
             )
+    return found
 
 
 def _shard_name(shard: int) -> str:

@@ -71,13 +71,17 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every", "log_every", "save_every", "context_limit"):
+        counts = ["epochs", "batch_size", "evaluate_every", "log_every", "save_every", "context_limit"]
+        counts += [name for name in ("patience", "max_steps") if getattr(self, name) is not None]
+        for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.save_every % self.log_every:
             raise InputError(f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every})")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        if not 0 <= self.seed < 1 << 22:
+            raise InputError(f"seed is {self.seed}, expected 0 to {(1 << 22) - 1}")
         if not self.rate > 0 or not self.gradient_norm > 0:
             raise InputError("rate and gradient_norm must be above 0")
         if self.precision not in PRECISIONS:
@@ -131,11 +135,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.epoch_steps = (
-            max(1, len(data) // settings.batch_size)
-            if len(data) < settings.batch_size
-            else len(epoch_batches(data.lengths, settings.batch_size, seed=settings.seed, epoch=0))
-        )
+        self.epoch_steps = max(1, len(data) // settings.batch_size)
         self.total_steps = self.epoch_steps * settings.epochs
         ceiling = settings.ema_ceiling
         self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
@@ -157,9 +157,12 @@ class Trainer:
                 if state.step % settings.log_every == 0 or state.step == self.total_steps:
                     self._log_training()
                 due = state.step % settings.evaluate_every == 0 or state.step == self.total_steps
+                kept = due or state.step % settings.save_every == 0 or state.step == last
+                if kept:
+                    self._require_finite()
                 if due:
                     self._evaluate()
-                if due or state.step % settings.save_every == 0 or state.step == last:
+                if kept:
                     self.save()
                 if self.on_step:
                     self.on_step(state.step)
@@ -228,6 +231,14 @@ class Trainer:
         rows = self._epoch[1][place]
         return rows[self.accelerator.process_index :: self.accelerator.num_processes]
 
+    def _require_finite(self) -> None:
+        """Refuse to keep weights that hold no number any more: the state before them is worth more."""
+        if not torch.isfinite(self.flat.weights).all():
+            raise DataError(
+                f"the weights are not finite after update {self.state.step}: begin another run with a lower rate; the "
+                f"checkpoint and the state of the last save are kept in {self.run}"
+            )
+
     def _log_training(self) -> None:
         step = self.state.step
         rate = self.optimiser.param_groups[0]["lr"]
@@ -281,6 +292,7 @@ class Trainer:
         states = self.accelerator.gather(random_state.unsqueeze(0))
         if not self.accelerator.is_main_process:
             return
+        self.state.metrics = self.log.gathered()
         self.state.tensors = {
             "weights": self.flat.weights.cpu().clone(),
             "average": self.average.cpu().clone(),
@@ -289,6 +301,7 @@ class Trainer:
             "random": states.cpu(),
         }
         self.state.save(self.run)
+        self.state.tensors = {}
 
     def _resume(self) -> TrainingState:
         found = TrainingState.load(self.run)
@@ -310,5 +323,5 @@ class Trainer:
         torch.set_rng_state(tensors["random"][self.accelerator.process_index % processes])
         found.tensors = {}
         self.state = found
-        self.log.start(step=found.step)
+        self.log.start(step=found.step, gathered=found.metrics)
         return found

@@ -51,6 +51,7 @@ class StudentConfig:
             "model_kernel",
             "model_blocks",
             "character_dim",
+            "character_kernel",
             "characters",
         ):
             if getattr(self, name) < 1:
@@ -64,8 +65,11 @@ class StudentConfig:
         if self.character_kernel > self.characters_per_word:
             raise InputError("character_kernel must not exceed characters_per_word")
         for name in ("dropout", "character_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
+            if not 0 <= getattr(self, name) <= 0.99:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 <= {name} <= 0.99")
+        for name in ("encoder_convolutions", "model_convolutions"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 < self.survival <= 1:
             raise InputError(f"survival is {self.survival}, expected 0 < survival <= 1")
         if self.word_dim < 0 or self.max_answer_tokens < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class DropoutPool:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._epoch = 0
-        self._pools: dict[tuple[float, torch.dtype], Tensor] = {}
+        self._pools: dict[tuple[float, torch.dtype, int], Tensor] = {}
 
     def start_step(self, step: int) -> None:
         """Tell the pool which step begins; masks change every 64 of them."""
@@ -33,14 +34,20 @@ class DropoutPool:
     def mask(self, shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
         """A mask of zeros and 1 / (1 - rate), whose place in the pool comes from torch's own generator."""
         count = shape.numel()
-        pool = self._pools.get((rate, dtype))
-        if pool is None or pool.numel() < 2 * count:
-            generator = torch.Generator().manual_seed((self.seed << 32) + (self._epoch << 8) + round(rate * 100))
-            size = max(POOL_ELEMENTS, 2 * count)
-            noise = torch.empty(-(-size // 8), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
-            kept = noise.view(torch.uint8)[:size] >= round(rate * 256)
-            pool = kept.to(dtype).div_(1 - round(rate * 256) / 256)
-            self._pools[rate, dtype] = pool
+        # The size follows from this call alone: a pool that had grown for an earlier one would place its masks
+        # elsewhere than that of a resumed run.
+        size = POOL_ELEMENTS
+        while size < 2 * count:
+            size *= 2
+        pool = self._pools.get((rate, dtype, size))
+        if pool is None:
+            share = round(rate * 256)
+            # torch's generator for the CPU reads 32 bits of its seed, so the parts are mixed, not shifted.
+            mixed = np.random.SeedSequence([self.seed, self._epoch, share]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
+            noise = torch.empty(size // 8, dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
+            pool = (noise.view(torch.uint8) >= share).to(dtype).div_(1 - share / 256)
+            self._pools[rate, dtype, size] = pool
         place = int(torch.randint((pool.numel() - count) // ALIGNMENT + 1, ())) * ALIGNMENT
         return pool[place : place + count].view(shape)
 

@@ -93,6 +93,18 @@ def test_a_run_stopped_by_ctrl_c_goes_on(
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_work_goes_on_in_shards_of_the_size_it_was_begun_with(
+    tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARD_QUESTIONS", 40)
+    folder = label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
+    whole = contents(folder)
+    (folder / "questions-00001.safetensors").unlink()
+    monkeypatch.setattr(module, "SHARD_QUESTIONS", 10)
+    label(tiny_squad_path, str(tiny_teacher_path), folder, settings=SETTINGS)
+    assert contents(folder) == whole and len(whole) == 5
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
 def test_processes_share_the_shards(
     tiny_squad_path: Path,
