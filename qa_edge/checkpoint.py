@@ -77,7 +77,7 @@ class TrainingState:
     :param step: updates done.
     :param best_f1: best held-out F1 so far, percent; `best_step` is where it was.
     :param metrics: what the next line of metrics has gathered already (`MetricsLog.gathered`).
-    :param tensors: flat weights, their average, the optimiser's two moments, and torch's random state of each process.
+    :param tensors: flat weights, their average, the optimiser's two moments, and nothing else.
     """
 
     step: int = 0

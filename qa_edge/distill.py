@@ -189,7 +189,7 @@ def distill(
     heldout = _heldout(features, settings.seed)
     if accelerator.is_main_process:
         copy_inputs(features.folder, run)
-        if heldout.articles and not (run / HELDOUT).exists():
+        if heldout.articles:
             write_squad(run / HELDOUT, heldout)
     accelerator.wait_for_everyone()
     model = _student(recipe, features, settings.seed)
@@ -295,9 +295,11 @@ def _labels(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> La
     if recipe.teacher is None:
         return Labels(recipe.inputs["labels"].checked("labels"))
     squad = recipe.inputs["squad"]
-    try:
-        labels = Labels(run / "labels")
-    except DataError:  # none, or unfinished; `label` goes on, or says what is wrong with them
+    # All processes look before one of them writes, so that all come to the same conclusion.
+    accelerator.wait_for_everyone()
+    ready = _labelled_by(run / "labels", recipe.teacher)
+    accelerator.wait_for_everyone()
+    if not ready:
         log(f"labelling with {recipe.teacher}")
         label(
             squad.checked("SQuAD file"),
@@ -309,9 +311,17 @@ def _labels(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> La
             processes=accelerator.num_processes,
         )
         accelerator.wait_for_everyone()
-        labels = Labels(run / "labels")
+    labels = Labels(run / "labels")
     labels.require(squad.sha256)
     return labels
+
+
+def _labelled_by(folder: Path, teacher: str) -> bool:
+    """Whether finished labels of this teacher, by its name, lie there; else `label` goes on or says what is wrong."""
+    try:
+        return bool(Labels(folder).manifest["teacher"] == teacher)
+    except DataError:
+        return False
 
 
 def _heldout(features: Features, seed: int) -> Squad:

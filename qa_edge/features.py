@@ -22,6 +22,7 @@ VECTORS = "vectors.safetensors"
 VOCABULARY = "vocabulary.json"
 TOKENIZER = "tokenizer.json"
 HELDOUT = "heldout.json"
+SCORES = "scores.json"
 
 
 def read_tensors(path: str | Path) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from qa_edge.features import read_tensors
 from qa_edge.progress import progress
 from qa_edge.squad import Squad, read_squad
-from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits
+from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits, fast_precision
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json
 
@@ -23,16 +23,22 @@ SHARD_QUESTIONS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
-    """How logits are computed: kept in the manifest, so that a resumed run cannot mix two ways."""
+    """How logits are computed: kept in the manifest, so that a resumed run cannot mix two ways.
+
+    :param window: pieces in a window of the teacher, question and special pieces included.
+    :param stride: pieces by which neighbouring windows overlap.
+    :param precision: of the matrix products; `auto` is what the device multiplies fastest.
+    :param batch_tokens: padded pieces in a forward pass.
+    """
 
     window: int = 384
     stride: int = 128
-    precision: str = "bf16"
+    precision: str = "auto"
     batch_tokens: int = 6144
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.precision not in ("auto", *PRECISIONS):
+            raise InputError(f"precision is {self.precision!r}, expected auto, {', '.join(PRECISIONS)}")
         if self.batch_tokens < 1:
             raise InputError(f"batch_tokens is {self.batch_tokens}, expected at least 1")
 
@@ -63,6 +69,9 @@ def label(
     if not items:
         raise DataError(f"{squad_path} has no question that a teacher could answer; add questions")
     teacher = Teacher.load(teacher_name, device=device, window=settings.window, stride=settings.stride)
+    precision = settings.precision
+    if precision == "auto":
+        precision = fast_precision(teacher.device.type)
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +87,7 @@ def label(
         "shard_questions": SHARD_QUESTIONS,
         "window": settings.window,
         "stride": settings.stride,
-        "precision": settings.precision,
+        "precision": precision,
     }
     size = _settle_manifest(folder, manifest)["shard_questions"]
     shards = -(-len(items) // size)
@@ -94,7 +103,7 @@ def label(
                 [question for _, question in part],
                 [context for context, _ in part],
                 batch_tokens=settings.batch_tokens,
-                precision=settings.precision,
+                precision=precision,
             )
             _write_shard(folder / _shard_name(shard), logits)
             done[shard] = True

@@ -43,6 +43,8 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
             raise InputError(f"heldout is {self.heldout}, expected a share of the articles, 0 <= heldout < 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected 0 or more")
         if self.vocabulary_size is not None and self.vocabulary_size < 1:
             raise InputError(f"vocabulary_size is {self.vocabulary_size}, expected at least 1")
 

@@ -60,7 +60,9 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, begun: bool) -> No
     if not exists:
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file; name a folder for the run")
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name not in STEPS) if folder.exists() else []
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+        # What a kill left under a temporary name is nobody's.
+        others = [name for name in entries if name not in STEPS and not (name[0] == "." and name.endswith(".tmp"))]
         if others:
             raise DataError(
                 f"{folder} holds {others[0]} but no {FILE}, so that it is no run to go on with; name another folder"

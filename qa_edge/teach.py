@@ -68,6 +68,8 @@ class TeachSettings:
             raise InputError("rate and gradient_norm must be above 0, weight_decay 0 or more")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is {self.warmup}, expected a share of the updates, 0 <= warmup < 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected 0 or more")
         if self.precision not in ("no", "bf16"):
             raise InputError(f"precision is {self.precision!r}, expected no or bf16")
 

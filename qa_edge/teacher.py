@@ -108,7 +108,18 @@ class Teacher:
             )
         if not tokenizer.is_fast:
             raise DataError(f"teacher {name_or_folder} has no fast tokenizer; character offsets need one")
-        return cls(model.to(device).eval(), tokenizer, name=name_or_folder, window=window, stride=stride)
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"device {device!r} cannot be used ({reason}); name another, such as cpu") from error
+        return cls(model.eval(), tokenizer, name=name_or_folder, window=window, stride=stride)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def sha256(self) -> str:
         """Hash of every weight, in order of name: two teachers with the same hash give the same logits."""
@@ -205,7 +216,6 @@ class Teacher:
     def _forward(self, windows: Sequence[Window], precision: str) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        device = next(self.model.parameters()).device
         longest = max(len(window.ids) for window in windows)
         width = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.window)
         ids = torch.full((len(windows), width), self.tokenizer.pad_token_id or 0)
@@ -220,8 +230,8 @@ class Teacher:
         if windows[0].types is not None:
             inputs["token_type_ids"] = types
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
-        with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            output = self.model(**{name: value.to(device) for name, value in inputs.items()})
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            output = self.model(**{name: value.to(self.device) for name, value in inputs.items()})
         return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
 
 
@@ -240,6 +250,20 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def fast_precision(device: str) -> str:
+    """The precision in which a kind of device multiplies matrices fastest: bf16 or fp16 where it has it, else fp32."""
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if device == "cpu":
+        # On a CPU without the instructions bfloat16 is emulated, and slower than float32.
+        features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        has = any(getattr(torch.cpu, feature, bool)() for feature in features)
+        return "bf16" if has else "fp32"
+    return "fp32"
 
 
 def _require_model_folder(folder: str) -> None:

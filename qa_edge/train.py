@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qa_edge import ema
+from qa_edge.align import STRATEGIES
 from qa_edge.batches import Targets, TrainingData, epoch_batches
 from qa_edge.checkpoint import TrainingState, save_checkpoint
 from qa_edge.flat import FlatParameters
-from qa_edge.interpolate import interpolate
+from qa_edge.interpolate import KINDS, interpolate
 from qa_edge.losses import DistillationLoss, LossTerms, distillation_loss
 from qa_edge.metrics import MetricsLog
 from qa_edge.progress import progress
@@ -78,14 +81,18 @@ class TrainSettings:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.save_every % self.log_every:
             raise InputError(f"save_every ({self.save_every}) must be a multiple of log_every ({self.log_every})")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
         if not 0 <= self.seed < 1 << 22:
             raise InputError(f"seed is {self.seed}, expected 0 to {(1 << 22) - 1}")
         if not self.rate > 0 or not self.gradient_norm > 0:
             raise InputError("rate and gradient_norm must be above 0")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        choices = {"precision": PRECISIONS, "alignment": STRATEGIES, "interpolation": KINDS, "schedule": SCHEDULES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if self.warmup < 0 or self.weight_decay < 0:
+            raise InputError("warmup and weight_decay must be 0 or more")
+        if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:
+            raise InputError(f"ema_ceiling is {self.ema_ceiling}, expected 0 <= ema_ceiling < 1")
         self.loss()
 
     def loss(self) -> DistillationLoss:
@@ -113,8 +120,6 @@ class Trainer:
     ) -> None:
         from accelerate import Accelerator
 
-        # Denormal numbers in late averages and moments cost a CPU a hundred times a normal one.
-        torch.set_flush_denormal(True)
         self.run, self.data, self.heldout, self.settings = run, data, heldout, settings
         self.accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
         if settings.batch_size % self.accelerator.num_processes:
@@ -122,6 +127,8 @@ class Trainer:
                 f"batch_size {settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes: "
                 "choose a multiple"
             )
+        if len(data) < self.accelerator.num_processes:
+            raise InputError(f"{len(data)} questions cannot be shared by {self.accelerator.num_processes} processes")
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
         self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
@@ -143,13 +150,23 @@ class Trainer:
         self.state = TrainingState()
         self.log = MetricsLog(run, enabled=self.accelerator.is_main_process)
         self._epoch: tuple[int, list[Any]] = (-1, [])
+        self._saved = -1
 
     def train(self) -> TrainingState:
         """Run, or go on, to the end, to `max_steps`, or until the held-out F1 no longer grows."""
+        # Denormal numbers in late averages and moments cost a CPU a hundred times a normal one. The mode is the whole
+        # thread's, the caller's numpy included: it is given back.
+        torch.set_flush_denormal(True)
+        try:
+            return self._train()
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _train(self) -> TrainingState:
         settings, state = self.settings, self._resume()
         last = min(self.total_steps, settings.max_steps or self.total_steps)
         self.model.train()
-        with progress("distil", self.total_steps, state.step) as advance:
+        with closing(self.log), progress("distil", self.total_steps, state.step) as advance:
             while state.step < last and not state.finished:
                 self._step(state.step)
                 state.step += 1
@@ -166,7 +183,6 @@ class Trainer:
                     self.save()
                 if self.on_step:
                     self.on_step(state.step)
-        self.log.close()
         return state
 
     def _step(self, step: int) -> None:
@@ -176,6 +192,9 @@ class Trainer:
                 step, peak=settings.rate, warmup=settings.warmup, total=self.total_steps, schedule=settings.schedule
             )
         rows = self._rows(step)
+        # What is random in an update follows from its number, on any device: a resumed run needs no generator's state.
+        process = self.accelerator.process_index
+        torch.manual_seed(int(np.random.SeedSequence([settings.seed, step, process]).generate_state(1)[0]))
         self.model.pool.start_step(step)
         self.flat.gradient.zero_()
         terms = self.loss(*self.data.batch(rows))
@@ -269,7 +288,6 @@ class Trainer:
     def _score(self, candidates: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, float]]:
         """EM and F1 of several weights, which the processes share between them."""
         raw = self.flat.weights.clone()
-        random_state = torch.get_rng_state()
         results = torch.zeros(2, len(candidates), dtype=torch.float64)
         for place, (name, weights) in enumerate(candidates.items()):
             if place % self.accelerator.num_processes == self.accelerator.process_index:
@@ -278,7 +296,6 @@ class Trainer:
                     scores = self.student.evaluate(self.heldout, description=f"held-out, {name}")
                 results[0, place], results[1, place] = scores.exact_match, scores.f1
         self.flat.weights.copy_(raw)
-        torch.set_rng_state(random_state)
         self.model.train()
         if self.accelerator.num_processes > 1:
             results = self.accelerator.reduce(results.to(self.accelerator.device), "sum").cpu()
@@ -286,27 +303,24 @@ class Trainer:
         return exact_match, f1
 
     def save(self) -> None:
-        """Write the state that resuming needs; every process takes part."""
-        moments = self.optimiser.state[self.flat.parameter]
-        random_state = torch.get_rng_state().to(self.accelerator.device)
-        states = self.accelerator.gather(random_state.unsqueeze(0))
-        if not self.accelerator.is_main_process:
+        """Write the state that resuming needs, unless the last save did."""
+        if not self.accelerator.is_main_process or self.state.step == self._saved:
             return
+        moments = self.optimiser.state[self.flat.parameter]
         self.state.metrics = self.log.gathered()
         self.state.tensors = {
             "weights": self.flat.weights.cpu().clone(),
             "average": self.average.cpu().clone(),
             "exp_avg": moments["exp_avg"].cpu().clone(),
             "exp_avg_sq": moments["exp_avg_sq"].cpu().clone(),
-            "random": states.cpu(),
         }
         self.state.save(self.run)
+        self._saved = self.state.step
         self.state.tensors = {}
 
     def _resume(self) -> TrainingState:
         found = TrainingState.load(self.run)
         if found is None:
-            torch.manual_seed(self.settings.seed * 1000 + self.accelerator.process_index + 1)
             self.log.start(step=0)
             return self.state
         tensors, device = found.tensors, self.accelerator.device
@@ -319,9 +333,7 @@ class Trainer:
             "exp_avg": tensors["exp_avg"].to(device),
             "exp_avg_sq": tensors["exp_avg_sq"].to(device),
         }
-        processes = len(tensors["random"])
-        torch.set_rng_state(tensors["random"][self.accelerator.process_index % processes])
         found.tensors = {}
-        self.state = found
+        self.state, self._saved = found, found.step
         self.log.start(step=found.step, gathered=found.metrics)
         return found

@@ -35,7 +35,6 @@ class TrainedStudent:
         self, model: QANet, tokenizer: Tokenizer, vocabulary: Vocabulary, vectors: NDArray[np.float16]
     ) -> None:
         self.model, self.tokenizer, self.vocabulary, self.vectors = model, tokenizer, vocabulary, vectors
-        self._forms: dict[str, int] = {}
 
     @classmethod
     def load(cls, run: str | Path) -> TrainedStudent:
@@ -79,14 +78,14 @@ class TrainedStudent:
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         import torch
 
+        known: dict[str, int] = {}
         numbers = [
             tuple(
-                np.asarray([self._forms.setdefault(token.text, len(self._forms)) for token in tokens], np.int32)
-                for tokens in pair
+                np.asarray([known.setdefault(token.text, len(known)) for token in tokens], np.int32) for tokens in pair
             )
             for pair in pairs
         ]
-        forms = list(self._forms)
+        forms = list(known)
         words = self.vocabulary.word_ids(forms).astype(np.int32)
         characters = self.vocabulary.character_ids(forms, self.model.config.characters_per_word).astype(np.int32)
         order = sorted(range(len(pairs)), key=lambda i: len(numbers[i][1]))
@@ -107,7 +106,6 @@ class TrainedStudent:
                     count = len(numbers[i][1])
                     results[i] = (output[place, 0, :count].copy(), output[place, 1, :count].copy())
         self.model.train(training)
-        self._forms.clear()
         return results
 
 

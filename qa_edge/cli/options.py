@@ -59,7 +59,11 @@ PREPARE: Mapping[str, tuple[Any, Any, str]] = {
 LABEL: Mapping[str, tuple[Any, Any, str]] = {
     "window": (int, 384, "Pieces in a window of the teacher."),
     "stride": (int, 128, "Pieces by which windows overlap."),
-    "precision": (click.Choice(["bf16", "fp16", "fp32"]), "bf16", "Precision of the matrix products."),
+    "precision": (
+        click.Choice(["auto", "bf16", "fp16", "fp32"]),
+        "auto",
+        "Precision of the matrix products; auto is the fastest that the device has.",
+    ),
     "batch_tokens": (int, 6144, "Padded pieces in a forward pass."),
 }
 
