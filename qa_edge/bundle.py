@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from qa_edge.distill import SCORES
-from qa_edge.features import HELDOUT
+from qa_edge.checkpoint import WEIGHTS
+from qa_edge.features import HELDOUT, SCORES
 from qa_edge.licences import known_licences
 from qa_edge.progress import progress
 from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
 from qa_edge.squad import read_squad
 from qa_edge.trained import TrainedStudent
-from qa_edge_export.export import ExportReport, export_bundle
+from qa_edge_export.export import ExportReport, check_output, export_bundle
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import read_json
+from qa_edge_runtime.files import read_json, sha256_file
 
 
 def export_run(
@@ -32,12 +32,13 @@ def export_run(
 
     :param questions_path: SQuAD JSON to verify on instead.
     :param licences: by noun, beside those that are known of the run's data and vectors.
-    :raises DataError: if the run cannot be read, there are no questions to verify on, or `output` exists.
+    :raises DataError: if the run cannot be read, its scores are not of its weights, there are no questions to verify
+        on, or `output` exists.
     :raises BundleError: if the bundle answers otherwise; nothing is written then.
     """
     run = Path(run)
-    if Path(output).exists() and not force:  # before the work
-        raise DataError(f"{output} exists already; name another path, or pass --force to replace it")
+    check_output(run, output, force=force)
+    scores = _scores(run)
     student = TrainedStudent.load(run)
     if questions_path is None and not (run / HELDOUT).exists():
         raise DataError(f"{run} has no {HELDOUT} to verify the bundle on: name questions with --questions")
@@ -52,7 +53,7 @@ def export_run(
             output,
             reference=student.logits,
             questions=pairs,
-            scores=_scores(run),
+            scores=scores,
             licences={**known, **(licences or {})},
             advance=advance,
             force=force,
@@ -61,9 +62,15 @@ def export_run(
 
 def _scores(run: Path) -> dict[str, object] | None:
     """What was measured, and on what; the weights' hash is the run's own affair."""
-    if not (run / SCORES).exists():
+    path = run / SCORES
+    if not path.exists():
         return None
-    found = read_json(run / SCORES, "scores")
+    found = read_json(path, "scores")
     if not isinstance(found, dict):
-        raise DataError(f"{run / SCORES} is not an object; expected the scores that distill wrote")
+        raise DataError(f"{path} is not an object; expected the scores that distill wrote")
+    if (run / WEIGHTS).is_file() and found.get("weights_sha256") != sha256_file(run / WEIGHTS):
+        raise DataError(
+            f"{path} was measured on other weights than {run / WEIGHTS}; delete it to export without scores, "
+            "or have distill score the run again"
+        )
     return {name: value for name, value in found.items() if name != "weights_sha256"}

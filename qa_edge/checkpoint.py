@@ -95,7 +95,7 @@ class TrainingState:
         numbers = {name: value for name, value in vars(self).items() if name != "tensors"}
         for rest in (run / STATE).glob(".step-*.tmp"):  # of a process that was killed here
             shutil.rmtree(rest, ignore_errors=True)
-        with atomic_folder(run / STATE / f"step-{self.step:08d}", force=True) as folder:
+        with atomic_folder(run / STATE / f"step-{self.step:08d}", force=True, marker="state.json") as folder:
             # Not save_file: on a full disk that raises an error of its own, which is no OSError.
             atomic_write(folder / "tensors.safetensors", save(self.tensors))
             atomic_write(folder / "state.json", json.dumps(numbers))

@@ -12,7 +12,7 @@ from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
 
 if TYPE_CHECKING:
-    from qa_edge.teacher import Teacher
+    from qa_edge.teacher import Teacher, TeacherLogits
 
 KINDS = ("bundle", "run", "teacher")
 TEACHER_QUESTIONS = 256
@@ -92,11 +92,16 @@ def predict_with_teacher(teacher: Teacher, squad: Squad, *, precision: str = "fp
             part = items[first : first + TEACHER_QUESTIONS]
             found = teacher.logits([q.text for _, q in part], [context for context, _ in part], precision=precision)
             for (context, question), logits in zip(part, found, strict=True):
-                (span,) = decode_spans(logits.start, logits.end)
-                pieces = logits.pieces
-                predictions[question.id] = context[int(pieces.starts[span.start]) : int(pieces.ends[span.end])].strip()
+                predictions[question.id] = _teacher_answer(context, logits)
             advance(len(part))
     return predictions
+
+
+def _teacher_answer(context: str, logits: TeacherLogits) -> str:
+    if not len(logits.start):  # a text of which the teacher reads nothing, such as U+200B alone
+        return ""
+    (span,) = decode_spans(logits.start, logits.end)
+    return context[int(logits.pieces.starts[span.start]) : int(logits.pieces.ends[span.end])].strip()
 
 
 def _count(squad: Squad) -> int:

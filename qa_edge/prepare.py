@@ -227,7 +227,7 @@ class _Start:
         room = None if size is None else max(0, size - len(self.vocabulary.words))
         words, added = _most_frequent(unknown, found, room)
         vocabulary = Vocabulary(words=(*self.vocabulary.words, *words), characters=self.vocabulary.characters)
-        return vocabulary, np.concatenate([self.vectors, added.astype(np.float16)])
+        return vocabulary, np.concatenate([self.vectors, _halves(words, added, vectors_path)])
 
 
 class _Encoder:
@@ -322,9 +322,24 @@ def _build_vocabulary(
     wanted = {spelling for form in encoder.counts for spelling in (form, form.lower())}
     found = read_vectors(vectors_path, wanted)
     words, array = _most_frequent(encoder.counts, found, settings.vocabulary_size)
-    vectors = np.zeros((len(words) + 1, found.dim), np.float16)
-    vectors[1:] = array
+    vectors = np.concatenate([np.zeros((1, found.dim), np.float16), _halves(words, array, vectors_path)])
     return Vocabulary(words=tuple(words), characters=kept), vectors
+
+
+def _halves(words: Sequence[str], array: np.ndarray, path: str | Path) -> np.ndarray:
+    """The words' vectors as the features hold them, float16.
+
+    :raises DataError: if a number is beyond float16, which training would meet as infinity.
+    """
+    with np.errstate(over="ignore"):
+        halves = array.astype(np.float16)
+    beyond = np.flatnonzero(~np.isfinite(halves).all(axis=1))
+    if beyond.size:
+        raise DataError(
+            f"vectors {path}: the vector of {words[beyond[0]]!r} has a number beyond 65,504, which float16 cannot hold;"
+            " scale the vectors down, or take others"
+        )
+    return halves
 
 
 def _most_frequent(counts: Mapping[str, int], found: Vectors, size: int | None) -> tuple[list[str], np.ndarray]:

@@ -168,7 +168,7 @@ class _Reader:
         # Data of one's own often has no titles.
         title = self.take_text(value, "title", where) if value.get("title") not in (None, "") else ""
         if title:
-            where = f"{where} {json.dumps(title, ensure_ascii=False)}"
+            where = f"{where} {_quoted(title)}"
         return Article(
             title=title,
             paragraphs=tuple(
@@ -192,7 +192,7 @@ class _Reader:
         where = f"{paragraph}, qas[{index}]"
         value = self.take_object(value, where)
         identity = self.take_text(value, "id", where)
-        where = f'{paragraph}, question "{identity}"'
+        where = f"{paragraph}, question {_quoted(identity)}"
         if identity in self.seen:
             raise DataError(f"{where}: the id occurs before, at {self.seen[identity]}; ids must be unique")
         # Without the file's name, which the message has already.
@@ -246,6 +246,11 @@ class _Reader:
     def wrong(self, where: str, key: str, expected: str, found: Any) -> DataError:
         what = "is missing or null" if found is None else f"is {_kind(found)}"
         return DataError(f'{where}: "{key}" {what}; expected {expected}, as in SQuAD v1.1 or v2.0')
+
+
+def _quoted(text: str) -> str:
+    """Quote a title or an id in a message of one line, whatever it holds."""
+    return json.dumps(text, ensure_ascii=False)[:100]
 
 
 def _kind(value: Any) -> str:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # float16 would need its losses scaled; whatever runs it fast runs bfloat16 too.
 PRECISIONS = ("no", "bf16")
+# What Adam keeps for the flat weights; its own count of updates differs from the run's after a fresh start.
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +313,7 @@ class Trainer:
         self.state.tensors = {
             "weights": self.flat.weights.cpu().clone(),
             "average": self.average.cpu().clone(),
-            "exp_avg": moments["exp_avg"].cpu().clone(),
-            "exp_avg_sq": moments["exp_avg_sq"].cpu().clone(),
+            **{name: moments[name].cpu().clone() for name in MOMENTS},
         }
         self.state.save(self.run)
         self._saved = self.state.step
@@ -328,11 +329,9 @@ class Trainer:
             raise DataError(f"the state in {self.run} is of another student; name another run folder")
         self.flat.weights.copy_(tensors["weights"])
         self.average.copy_(tensors["average"])
-        self.optimiser.state[self.flat.parameter] = {
-            "step": torch.tensor(float(found.step), device=device),
-            "exp_avg": tensors["exp_avg"].to(device),
-            "exp_avg_sq": tensors["exp_avg_sq"].to(device),
-        }
+        # A state that was carried to another machine by its weights alone starts with fresh moments.
+        if tensors.keys() >= set(MOMENTS):
+            self.optimiser.state[self.flat.parameter] = {name: tensors[name].to(device) for name in MOMENTS}
         found.tensors = {}
         self.state, self._saved = found, found.step
         self.log.start(step=found.step, gathered=found.metrics)

@@ -21,6 +21,7 @@ from qa_edge_export.verify import Logits, Verification, compare, refuse_differen
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import write_bundle
 from qa_edge_runtime.errors import BundleError, DataError, InputError, MissingExtraError
+from qa_edge_runtime.files import check_replaceable
 from qa_edge_runtime.manifest import CASES_NAME, TOKENIZER_NAME, VOCABULARY_NAME, GraphSpec, TableSpec
 
 TABLE_NAME = "vectors.npy"
@@ -81,8 +82,7 @@ def export_bundle(
     """
     began = time.perf_counter()
     target = Path(output)
-    if target.exists() and not force:
-        raise DataError(f"{target} exists already; name another path, or pass --force to replace it")
+    check_output(run_folder, target, force=force)
     if reference is not None and not questions:
         raise InputError("no questions to verify the export on; expected some of the held-out articles")
     checkpoint = read_checkpoint(run_folder)
@@ -125,6 +125,17 @@ def export_bundle(
         graph_seconds=graph_seconds,
         seconds=time.perf_counter() - began,
     )
+
+
+def check_output(run_folder: str | os.PathLike[str], output: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse, before any work, an output that may not be written.
+
+    :raises DataError: if `output` is the run's folder or one around it, or exists and may not be replaced.
+    """
+    run, target = Path(run_folder).resolve(), Path(output).resolve()
+    if target == run or target in run.parents:
+        raise DataError(f"{output} holds the run that would be exported; name another path for the bundle")
+    check_replaceable(output, force=force)
 
 
 def bundle_files(checkpoint: Checkpoint) -> tuple[dict[str, bytes], dict[str, GraphSpec], TableSpec]:

@@ -26,8 +26,8 @@ class Verification:
     :ivar largest_difference: of two logits at the same token, over all questions; 0 if there were none.
     :ivar percentile_999: 99.9 % of the differences are no larger.
     :ivar equal_spans: questions whose best spans are equal.
-    :ivar decisive_differences: numbers (from 0) of the questions whose best spans differ although the reference's two
-        best are more than `margin` apart: these are mistakes, the others are rounding.
+    :ivar decisive_differences: numbers (from 0) of the questions whose best spans differ by more than `margin` in the
+        reference's own logits: these are mistakes, the others are rounding.
     """
 
     questions: int
@@ -75,11 +75,11 @@ def compare(
                     " compare; both sides must cut the context into the same tokens"
                 )
             differences.append(np.abs(np.asarray(expected, np.float64) - np.asarray(found, np.float64)))
-        best = decode_spans(*ours, max_tokens=max_answer_tokens, top_k=2)
+        best = decode_spans(*ours, max_tokens=max_answer_tokens)[0]
         other = decode_spans(*theirs, max_tokens=max_answer_tokens)[0]
-        if (best[0].start, best[0].end) == (other.start, other.end):
+        if (best.start, best.end) == (other.start, other.end):
             equal += 1
-        elif len(best) == 1 or best[0].logit - best[1].logit > margin:
+        elif best.logit - (float(ours[0][other.start]) + float(ours[1][other.end])) > margin:
             decisive.append(number)
     every = np.concatenate(differences)
     return Verification(

@@ -77,7 +77,9 @@ def _os_error(error: OSError) -> str:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    """One line: line ends and control characters that a message quotes from a file must not act on the terminal."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message)
+    click.echo(shown, err=True)
 
 
 def _quiet_libraries() -> None:

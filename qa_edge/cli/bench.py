@@ -10,7 +10,9 @@ from qa_edge.cli.output import json_option
 
 @click.command("bench", short_help="Measure a bundle's latency on real questions.")
 @click.argument("bundle", metavar="BUNDLE.qab")
-@click.option("--squad", metavar="DEV.json", help="Questions to measure with; the bundle's own cases if not given.")
+@click.option(
+    "--squad", metavar="DEV.json", help="Questions to measure with; the bundle's ordinary cases if not given."
+)
 @click.option(
     "--limit", type=click.IntRange(1), default=200, show_default=True, help="Questions, spread over the file."
 )
@@ -27,6 +29,8 @@ def command(
     from qa_edge_runtime.latency import MINIMUM_QUERIES, bench_questions, format_report, measure_latency
 
     questions = bench_questions(bundle, squad, limit=limit)
-    passes = repeat or -(-MINIMUM_QUERIES // max(1, len(questions)))
-    report = measure_latency(bundle, questions, threads=threads, repeat=passes, cold_starts=cold_starts)
+    passes = repeat or -(-MINIMUM_QUERIES // max(1, len(questions.pairs)))
+    report = measure_latency(
+        bundle, questions.pairs, threads=threads, repeat=passes, cold_starts=cold_starts, source=questions.source
+    )
     click.echo(report.to_json() if as_json else format_report(report))

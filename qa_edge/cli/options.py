@@ -102,5 +102,5 @@ def vectors_path(value: str | None) -> str | None:
 
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the bundle's engine."
+    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the bundle's engine."
 )

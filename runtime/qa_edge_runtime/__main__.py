@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,8 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except QaEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except OSError as error:
+        # The interpreter must not try to write again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # a reader that has left, as head does, needs no message
+            sys.stderr.write(f"error: cannot write the result: {error.strerror or error}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -47,12 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     source = answer.add_mutually_exclusive_group(required=True)
     source.add_argument("--context")
     source.add_argument("--context-file", metavar="FILE", help="UTF-8 text; - is standard input")
-    answer.add_argument("--top", type=_from_one, default=1, metavar="N", help="answers wanted (1)")
+    answer.add_argument("--top-k", type=_from_one, default=1, metavar="N", help="answers wanted (1)")
 
     bench = commands.add_parser("bench", help="measure latency on real questions")
     bench.set_defaults(run=_bench)
     bench.add_argument("bundle")
-    bench.add_argument("--squad", metavar="FILE", help="questions to measure with; the bundle's own cases if not given")
+    bench.add_argument(
+        "--squad", metavar="FILE", help="questions to measure with; the bundle's ordinary cases if not given"
+    )
     bench.add_argument(
         "--limit", type=_from_one, default=200, metavar="N", help="questions, spread over the file (200)"
     )
@@ -74,7 +84,7 @@ def _answer(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     with Answerer.load(options.bundle, threads=options.threads) as answerer:
         loaded = time.perf_counter()
-        answers = answerer.answers(options.question, context, top_k=options.top)
+        answers = answerer.answers(options.question, context, top_k=options.top_k)
         answered = time.perf_counter()
     if not options.json:
         _print("\n".join(f"{answer.text}\t{answer.start}\t{answer.end}\t{answer.score:.4f}" for answer in answers))
@@ -90,9 +100,9 @@ def _answer(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from qa_edge_runtime.latency import MINIMUM_QUERIES, bench_questions, format_report, measure_latency
 
-    questions = bench_questions(options.bundle, options.squad, limit=options.limit)
-    repeat = options.repeat or -(-MINIMUM_QUERIES // max(1, len(questions)))
-    report = measure_latency(options.bundle, questions, threads=options.threads, repeat=repeat)
+    pairs, source = bench_questions(options.bundle, options.squad, limit=options.limit)
+    repeat = options.repeat or -(-MINIMUM_QUERIES // max(1, len(pairs)))
+    report = measure_latency(options.bundle, pairs, threads=options.threads, repeat=repeat, source=source)
     _print(report.to_json() if options.json else format_report(report))
 
 

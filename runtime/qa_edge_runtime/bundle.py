@@ -193,6 +193,8 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"bundle {folder} {found}; expected a folder with a {MANIFEST_NAME}: check the path")
     source = folder / MANIFEST_NAME
     try:
+        if source.exists() and not source.is_file():  # a pipe would never end
+            raise BundleError(f"bundle {folder}: {MANIFEST_NAME} is not a file; export or copy the bundle again")
         with source.open("rb") as stream:
             raw = stream.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
@@ -231,9 +233,12 @@ def _check_file(folder: Path, name: str, record: FileRecord) -> None:
 
 def _map_table(folder: Path, spec: TableSpec) -> np.ndarray:
     try:
-        table = np.load(folder / spec.file, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape beyond all memory, which is refused
+            table = np.load(folder / spec.file, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        raise BundleError(f"bundle {folder}: {spec.file} is not a table that numpy reads ({error})") from error
+        # numpy's advice, to unpickle a file of another kind, is not ours.
+        reason = "it does not begin as a .npy file does" if "allow_pickle=`" in str(error) else error
+        raise BundleError(f"bundle {folder}: {spec.file} is not a table that numpy reads ({reason})") from error
     if not isinstance(table, np.ndarray):
         table.close()
         raise BundleError(f"bundle {folder}: {spec.file} is an archive of arrays; expected one array (.npy)")

@@ -11,6 +11,9 @@ from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import BundleError, EngineError, InputError, MissingExtraError
 from qa_edge_runtime.manifest import GraphSpec, TensorSpec
 
+# No engine gains from more, and waiting threads take so much of a small machine that an answer takes minutes.
+MAX_THREADS = 64
+
 
 class Engine(Protocol):
     """One graph, loaded and checked; `run` may be called from several threads at once."""
@@ -79,12 +82,12 @@ def open_engine(bundle: Bundle, role: str, *, threads: int = 1) -> Engine:
     """Load one of a bundle's graphs into the engine that the bundle is made for.
 
     :param role: "token" or "core".
-    :raises InputError: if `threads` is below one.
+    :raises InputError: if `threads` is not from 1 to 64.
     :raises BundleError: if this runtime has no such engine, or the graph is not as declared.
     :raises MissingExtraError: if the engine is not installed.
     """
-    if type(threads) is not int or threads < 1:
-        raise InputError(f"threads is {threads!r:.40}, expected a whole number from 1")
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads!r:.40}, expected a whole number from 1 to {MAX_THREADS}")
     if bundle.manifest.engine != "onnx":
         raise BundleError(
             f"bundle {bundle.path} needs the engine {bundle.manifest.engine!r:.40}, which this runtime does not have"

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +30,70 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
+    A link stays a link. What is no file, such as /dev/null or a pipe, is written to: a rename would take its place.
+
     :param data: bytes, or text that is written as UTF-8.
-    :raises DataError: if the disk is full or the folder cannot be written; nothing is left behind.
+    :raises DataError: if the disk is full, the folder cannot be written, or the text holds half of a surrogate pair;
+        nothing is left behind.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    given, temporary = Path(path), None
     try:
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        content = data.encode("utf-8") if isinstance(data, str) else data
+        if given.is_dir():
+            raise DataError(f"cannot write {given}: it is a folder; name a file")
+        if given.exists() and not given.is_file():
+            given.write_bytes(content)
+            return
+        target = Path(os.path.realpath(given)) if given.is_symlink() else given
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(content)
         temporary.replace(target)
+    except UnicodeEncodeError as error:
+        what = f"the text holds half of a surrogate pair at character {error.start}; expected Unicode text"
+        raise DataError(f"cannot write {given}: {what}") from error
     except OSError as error:
         raise DataError(
-            f"cannot write {target}: {error.strerror or error}; free some space or name another path"
+            f"cannot write {given}: {error.strerror or error}; free some space or name another path"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: str | os.PathLike[str], *, force: bool, marker: str = "manifest.json") -> None:
+    """Refuse to write over what exists, unless it may be replaced and is such a folder, or an empty one.
+
+    :param marker: the file that every such folder holds.
+    :raises DataError: if `path` exists and `force` is false, or it is something else.
+    """
+    target = Path(path)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not force:
+        raise DataError(f"{target} exists already; name another path, or pass --force to replace it")
+    try:
+        ours = target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
+    except OSError as error:
+        raise DataError(f"{target} cannot be read: {error.strerror or error}; name another path") from error
+    if not ours:
+        kind = "a folder without a " + marker if target.is_dir() else "not a folder"
+        raise DataError(f"{target} is {kind}, not one that qa-edge wrote, and is kept as it is; name another path")
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    path: str | os.PathLike[str], *, force: bool = False, marker: str = "manifest.json"
+) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends without an error.
 
-    :param force: replace a folder that exists.
-    :raises DataError: if `path` exists and `force` is false, or it cannot be written; nothing is left behind.
+    What stood there is moved aside and deleted only when the new folder has its name.
+
+    :param force: replace a folder that holds the file `marker`, or an empty one.
+    :raises DataError: if `path` exists and may not be replaced, or it cannot be written; nothing is left behind.
     """
     target = Path(path)
-    if target.exists() and not force:
-        raise DataError(f"{target} exists already; name another path, or pass --force to replace it")
+    check_replaceable(target, force=force, marker=marker)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
@@ -64,16 +102,45 @@ def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Itera
         raise DataError(f"cannot write beside {target}: {error.strerror or error}; name another path") from error
     try:
         yield temporary
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        elif target.exists():
-            target.unlink()
-        temporary.replace(target)
+        _flush(temporary)
+        # Once more: another process may have written there meanwhile.
+        check_replaceable(target, force=force, marker=marker)
+        _take_place(temporary, target)
     except OSError as error:
         message = f"cannot write {target}: {error.strerror or error}; free some space or name another path"
         raise DataError(message) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    """Give a folder its name, then delete the one that had it; the old one comes back if that fails."""
+    if not (target.exists() or target.is_symlink()):
+        temporary.replace(target)
+        return
+    aside = temporary.with_suffix(".old.tmp")
+    target.replace(aside)
+    try:
+        temporary.replace(target)
+    except BaseException:
+        aside.replace(target)
+        raise
+    if aside.is_symlink():
+        aside.unlink()
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have the disk hold a folder's files before a name leads to them, so that a power cut leaves old or new."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qa_edge_runtime.answerer import Answerer, StageTimes
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.errors import EngineError, InputError
+from qa_edge_runtime.cold_start import ColdStart, measure_cold_start
+from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.machine import describe_machine
 from qa_edge_runtime.questions import load_squad_questions
 
 STAGES = ("tokenise", "look_up", "infer", "decode", "total")
 # Below a hundred queries p99 is no more than the slowest one.
 MINIMUM_QUERIES = 100
-COLD_START_SECONDS = 300
+# A conformance case on a shorter text is there to trip a tokenizer, not to be timed.
+ORDINARY_WORDS = 60
 NOTES = (
     "warm times run from the caller's two strings to the answer's characters; loading is not in them",
     "every pass over the questions starts with no token state remembered and remembers as it goes; the tokenizer keeps"
@@ -43,21 +42,18 @@ class StageLatency:
     share: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColdStart:
-    """Medians over fresh processes: the whole, and within it loading the bundle and the first answer."""
+class BenchQuestions(NamedTuple):
+    """(question, context) pairs to measure with, and in words where they come from."""
 
-    processes: int
-    total_ms: float
-    load_ms: float
-    first_answer_ms: float
-    peak_memory_bytes: int | None
+    pairs: list[tuple[str, str]]
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyReport:
     """What a bundle's answers took on this machine.
 
+    :ivar source: where the questions come from, in words.
     :ivar stages: by name (`tokenise`, `look_up`, `infer`, `decode`, `total`), warm.
     :ivar remembered_share: of the distinct tokens of a question and its context, the share whose state was remembered
         from earlier queries of the same pass (0 to 1, over all queries).
@@ -69,6 +65,7 @@ class LatencyReport:
     engine: str
     engine_version: str
     threads: int
+    source: str
     queries: int
     questions: int
     repeat: int
@@ -89,9 +86,12 @@ class LatencyReport:
 
 def bench_questions(
     bundle_path: str | os.PathLike[str], squad: str | os.PathLike[str] | None = None, *, limit: int = 200
-) -> list[tuple[str, str]]:
-    """Question and context pairs to measure with: from a SQuAD file, evenly spread over it, else the bundle's cases.
+) -> BenchQuestions:
+    """Questions to measure with: from a SQuAD file, evenly spread over it, else the bundle's cases.
 
+    Of the cases only those on a text of 60 words or more are taken, if there are any.
+
+    :param squad: answers are not needed.
     :param limit: at most so many; 0 takes all. Neighbours in SQuAD share a context, so a spread sample remembers fewer
         tokens than the file read in order would.
     :raises InputError: if `limit` is negative.
@@ -101,12 +101,25 @@ def bench_questions(
     if type(limit) is not int or limit < 0:
         raise InputError(f"limit is {limit!r:.40}, expected a whole number from 0")
     if squad is None:
-        pairs = [(case["question"], case["context"]) for case in Bundle.open(bundle_path).cases()]
+        pairs, kind = _case_questions(bundle_path)
     else:
         pairs = [(question, context) for _, question, context, _ in load_squad_questions(squad)]
-    if not limit or limit >= len(pairs):
-        return pairs
-    return [pairs[index * len(pairs) // limit] for index in range(limit)]
+        kind = f"questions of {Path(squad).name}"
+    count = len(pairs)
+    if limit and limit < count:
+        return BenchQuestions(
+            [pairs[index * count // limit] for index in range(limit)], f"{limit} of {count} {kind}, evenly spread"
+        )
+    return BenchQuestions(pairs, f"{count} {kind}")
+
+
+def _case_questions(bundle_path: str | os.PathLike[str]) -> tuple[list[tuple[str, str]], str]:
+    every = [(case["question"], case["context"]) for case in Bundle.open(bundle_path).cases()]
+    ordinary = [pair for pair in every if len(pair[1].split()) >= ORDINARY_WORDS]
+    if ordinary:
+        passages = len({context for _, context in ordinary})
+        return ordinary, f"conformance cases of the bundle, on {passages} passages of {ORDINARY_WORDS} words or more"
+    return every, f"conformance cases of the bundle, on texts below {ORDINARY_WORDS} words: ordinary ones take longer"
 
 
 def measure_latency(
@@ -118,6 +131,7 @@ def measure_latency(
     warmup: int = 10,
     minimum: int = MINIMUM_QUERIES,
     cold_starts: int = 5,
+    source: str = "questions of the caller's own",
 ) -> LatencyReport:
     """Answer real questions one by one and time every stage.
 
@@ -126,6 +140,7 @@ def measure_latency(
     :param warmup: questions answered before the first pass, not counted.
     :param minimum: fewest queries (questions times passes) that are worth percentiles.
     :param cold_starts: fresh processes that are timed; 0 leaves cold start and memory out.
+    :param source: where the questions come from, in words, for the report.
     :raises InputError: if there are fewer queries than `minimum`, or a number is out of range.
     :raises BundleError: if the bundle cannot be used.
     :raises EngineError: if a fresh process fails.
@@ -151,7 +166,7 @@ def measure_latency(
             for question, context in questions:
                 answerer.answer(question, context)
         bundle, engine, engine_version = answerer.bundle, answerer.engine_name, answerer.engine_version
-    cold_start = _measure_cold_start(bundle.path, questions, threads, cold_starts) if cold_starts else None
+    cold_start = measure_cold_start(bundle.path, questions, threads, cold_starts) if cold_starts else None
 
     context_tokens = [time.context_tokens for time in times]
     return LatencyReport(
@@ -160,6 +175,7 @@ def measure_latency(
         engine=engine,
         engine_version=engine_version,
         threads=threads,
+        source=source,
         queries=queries,
         questions=len(questions),
         repeat=repeat,
@@ -198,6 +214,7 @@ def format_report(report: LatencyReport) -> str:
         f"{report.queries} queries ({report.questions} questions x {report.repeat}, after {report.warmup} of warm-up);"
         f" median {report.context_tokens_median:.0f} tokens of context (longest {report.context_tokens_max}),"
         f" {report.question_tokens_median:.0f} of question; {report.remembered_share:.0%} of the tokens remembered",
+        f"questions: {report.source}",
         "",
         f"{'stage':<10}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'share':>8}",
     ]
@@ -214,37 +231,3 @@ def format_report(report: LatencyReport) -> str:
         if cold.peak_memory_bytes is not None:
             lines.append(f"peak memory {cold.peak_memory_bytes / 1e6:.0f} MB")
     return "\n".join([*lines, "", *(f"{note[0].upper()}{note[1:]}." for note in report.notes)])
-
-
-def _measure_cold_start(path: Path, questions: Sequence[tuple[str, str]], threads: int, processes: int) -> ColdStart:
-    runs = []
-    for index in range(processes):
-        runs.append(_fresh_process(path, *questions[index % len(questions)], threads))
-    longest = max(questions, key=lambda pair: len(pair[0]) + len(pair[1]))
-    peaks = [run["peak_memory_bytes"] for run in (*runs, _fresh_process(path, *longest, threads))]
-    known = [peak for peak in peaks if peak is not None]
-    return ColdStart(
-        processes=processes,
-        total_ms=float(np.median([run["total_ms"] for run in runs])),
-        load_ms=float(np.median([run["load_ms"] for run in runs])),
-        first_answer_ms=float(np.median([run["first_answer_ms"] for run in runs])),
-        peak_memory_bytes=max(known) if known else None,
-    )
-
-
-def _fresh_process(path: Path, question: str, context: str, threads: int) -> dict[str, Any]:
-    """Times and peak memory of one answer in a process of its own."""
-    command = [sys.executable, "-m", "qa_edge_runtime", "answer", str(path), f"--question={question}"]
-    command += ["--context-file=-", f"--threads={threads}", "--json"]
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, input=context.encode("utf-8", "replace"), capture_output=True, timeout=COLD_START_SECONDS
-        )
-        total_ms = 1e3 * (time.perf_counter() - began)
-        if done.returncode:
-            last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
-            raise EngineError(f"a fresh process could not answer (exit code {done.returncode}): {last:.300}")
-        return {"total_ms": total_ms, **json.loads(done.stdout)["times"]}
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"a fresh process could not be timed: {error}") from error

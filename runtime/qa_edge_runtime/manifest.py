@@ -26,6 +26,12 @@ GRAPH_OUTPUTS: Mapping[str, Mapping[str, tuple[str, int]]] = {
     "core": {"start_logits": ("float32", 1), "end_logits": ("float32", 1)},
 }
 
+# What is shown with a fixed number of digits, where it is there.
+_FIGURES: Mapping[str, frozenset[str]] = {
+    "scores": frozenset({"exact_match", "f1", "total"}),
+    "verification": frozenset({"questions", "equal_spans", "largest_difference"}),
+}
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -113,9 +119,13 @@ class Manifest:
             )
         for name in self.files:
             check_plain_name(name)
+        for entry, numbers in _FIGURES.items():
+            for name in numbers & (getattr(self, entry) or {}).keys():
+                _check_figure(f"{entry}.{name}", (getattr(self, entry) or {})[name])
+        if set(self.graphs) != set(GRAPH_INPUTS):
+            found = " and ".join(sorted(self.graphs)) or "none"
+            raise BundleError(f"the graphs are {found:.80}; expected {' and '.join(GRAPH_INPUTS)}")
         for role in GRAPH_INPUTS:
-            if role not in self.graphs:
-                raise BundleError(f"the graph {role!r} is not declared; expected {' and '.join(GRAPH_INPUTS)}")
             _check_tensors(role, "input", self.graphs[role].inputs, GRAPH_INPUTS[role])
             _check_tensors(role, "output", self.graphs[role].outputs, GRAPH_OUTPUTS[role])
         self._check_sizes()
@@ -172,7 +182,7 @@ class Manifest:
         try:
             found = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise BundleError(f"not JSON in UTF-8 ({error})") from None
+            raise BundleError(f"not JSON in UTF-8 ({error}); export or copy the bundle again") from None
         _expect(found, dict, "the whole")
         check_format_version(found.get("format_version"))
         files = _expect(found.get("files"), dict, "files")
@@ -227,6 +237,12 @@ def _expect(value: Any, kind: type, entry: str) -> Any:
         found = "missing" if value is None else repr(value)
         raise BundleError(f"{entry} is {found:.80}, expected {words[kind]}")
     return value
+
+
+def _check_figure(entry: str, value: Any) -> None:
+    # The bound keeps out whole numbers that no float holds.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e12:
+        raise BundleError(f"{entry} is {value!r:.80}, expected a number from 0; export the bundle again")
 
 
 def _refuse_constant(constant: str) -> None:

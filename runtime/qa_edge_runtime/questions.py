@@ -10,7 +10,7 @@ from qa_edge_runtime.files import read_json
 
 
 class SquadQuestion(NamedTuple):
-    """A question on a text, with its reference answers (one at least)."""
+    """A question on a text, with its reference answers, if it has any."""
 
     id: str
     question: str
@@ -19,11 +19,11 @@ class SquadQuestion(NamedTuple):
 
 
 def load_squad_questions(path: str | os.PathLike[str]) -> list[SquadQuestion]:
-    """Read the questions that have an answer, in the order of the file.
+    """Read the questions in the order of the file; they need no answers.
 
     :param path: SQuAD JSON, v1.1 or v2.0; questions marked `is_impossible` are left out.
     :raises DataError: if the file is missing, is not JSON, is not of SQuAD's shape, holds a question id twice or no
-        question that has an answer.
+        question that is not marked.
     """
     content = read_json(path, "SQuAD file")
     questions: list[SquadQuestion] = []
@@ -43,15 +43,13 @@ def load_squad_questions(path: str | os.PathLike[str]) -> list[SquadQuestion]:
                     question = _text(item, "question")
                     if item.get("is_impossible") is True:
                         continue
-                    answers = [_text(answer, "text") for answer in _list(item, "answers")]
-                    if not answers:
-                        raise ValueError("an answer")
+                    answers = [_text(answer, "text") for answer in _list(item, "answers")] if "answers" in item else []
                     questions.append(SquadQuestion(identifier, question, context, answers))
             where = f"article {article_number + 1}"
     except ValueError as error:
         raise DataError(f"SQuAD file {path}: {where}: expected {error}; check the file") from error
     if not questions:
-        raise DataError(f"SQuAD file {path} has no question with an answer; expected one at least")
+        raise DataError(f"SQuAD file {path} has no question that a text may answer; expected one at least")
     return questions
 
 

@@ -106,6 +106,16 @@ def test_a_bundle_that_stands_there_survives_a_refused_one(tmp_path: Path) -> No
     assert (output / "manifest.json").read_bytes() != before
 
 
+def test_the_run_is_no_place_for_its_bundle(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "around" / "run", random_student(tiny_config()))
+    (run / "manifest.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    for output in (run, run / ".." / "run", tmp_path / "around"):
+        with pytest.raises(DataError, match="holds the run"):
+            export_bundle(run, output, force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_logits_over_other_tokens_are_refused(tmp_path: Path) -> None:
     student = random_student(tiny_config())
     run = write_run(tmp_path / "run", student)

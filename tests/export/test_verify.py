@@ -37,6 +37,11 @@ def test_a_tie_that_rounding_decides_is_no_mistake_but_is_counted() -> None:
     refuse_differences(found, ["tie"])
 
 
+def test_a_tie_of_two_spans_excuses_no_third() -> None:
+    found = compare([logits(0, 2, 2 - 1e-4)], [logits(5, 2, 2 - 1e-4)], max_answer_tokens=1)
+    assert found.decisive_differences == (0,)
+
+
 def test_another_answer_is_refused_by_the_name_of_its_question() -> None:
     reference = [logits(0, 3, 1), logits(0, 3, 1)]
     found = compare(reference, [reference[0], logits(0, 1, 3)])

@@ -43,6 +43,7 @@ def files(tmp_path: Path, shop: Workshop) -> dict[str, Path]:
         "blank.json": '{"data": [{"title": "T", "paragraphs": [{"context": " \\n", "qas": []}]}]}',
         "wide.txt": "the 1 2 3\nof 1 2\n",
         "predictions.json": '{"q": 5}',
+        "half.json": '{"q": "\\ud800"}',
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -112,6 +113,9 @@ WRONG = [
     (1, "export missing -o out", "holds no checkpoint"),
     (1, "export TEACHER -o out", "has format None, expected 1"),
     (1, "export RUN -o BUNDLE", "pass --force to replace it"),
+    (1, "export RUN -o RUN --force", "holds the run"),
+    (1, "export RUN -o taken --force", "not one that qa-edge wrote"),
+    (1, "prepare --squad TRAIN --vectors none -o taken --force", "not one that qa-edge wrote"),
     (1, "export RUN -o out --questions empty.json", "is empty"),
     (2, "export RUN -o out --licence free", "is not NAME=TEXT"),
     (2, "export RUN", "Missing option '-o'"),
@@ -130,6 +134,8 @@ WRONG = [
     (2, "evaluate --squad DEV", "either a run or a bundle, or --predictions"),
     (2, "evaluate RUN --predictions predictions.json --squad DEV", "either a run or a bundle, or --predictions"),
     (1, "evaluate --predictions predictions.json --squad DEV", "is not text"),
+    (1, "evaluate --predictions half.json --squad DEV -o out", "half of a surrogate pair"),
+    (1, "evaluate --predictions missing\x1b[31m\x07 --squad DEV", r"missing\x1b[31m\x07 does not exist"),
     (1, "evaluate missing --squad DEV", "does not exist; expected a bundle"),
     (1, "evaluate taken --squad DEV", "has neither a manifest.json nor a config.json"),
     (1, "evaluate RUN/features --squad DEV", "features that prepare wrote"),
@@ -137,6 +143,7 @@ WRONG = [
     (1, "evaluate BUNDLE --squad broken.json", "is not JSON"),
     (1, "bench changed.qab", "core.onnx has changed"),
     (2, "bench BUNDLE --limit 0", "--limit"),
+    (2, "bench BUNDLE --threads 1000", "--threads"),
     (2, "nonsense", "No such command"),
 ]
 

@@ -79,6 +79,15 @@ def test_the_verified_questions_are_the_second_half_of_the_heldout(shop: Worksho
     assert manifest["verification"]["questions"] == heldout - heldout // 2
 
 
+def test_scores_of_other_weights_are_not_exported(shop: Workshop, tmp_path: Path) -> None:
+    shutil.copytree(shop.run, tmp_path / "run", ignore=shutil.ignore_patterns("state", "features", "labels"))
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    (tmp_path / "run" / "scores.json").write_text(json.dumps({**scores, "weights_sha256": "0" * 64}))
+    result = run("export", tmp_path / "run", "-o", tmp_path / "stale.qab")
+    assert result.exit_code == 1 and "was measured on other weights" in result.stderr
+    assert not (tmp_path / "stale.qab").exists()
+
+
 def test_bench_names_every_stage(shop: Workshop) -> None:
     report = json.loads(ran("bench", shop.bundle, "--squad", shop.dev, "--cold-starts", "1", "--json"))
     assert set(report["stages"]) == {"tokenise", "look_up", "infer", "decode", "total"}

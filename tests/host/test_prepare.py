@@ -315,11 +315,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path, tiny_squad
     target = tmp_path / "features"
     write_squad(tmp_path / "none.json", squad_of("a pot", asked("q", impossible=True)))
     (tmp_path / "wrong.txt").write_text("the 1 2 3\nof 1 2\n")
+    (tmp_path / "large.txt").write_text("the 1 2 70000\n")
     cases = [
         ({"squad_path": tmp_path / "missing.json"}, "does not exist"),
         ({"squad_path": tmp_path / "none.json"}, "no question"),
         ({"squad_path": tiny_squad_path, "vectors_path": tmp_path / "missing.txt"}, "does not exist"),
         ({"squad_path": tiny_squad_path, "vectors_path": tmp_path / "wrong.txt"}, "line 2"),
+        ({"squad_path": tiny_squad_path, "vectors_path": tmp_path / "large.txt"}, "'the' has a number beyond 65,504"),
     ]
     for arguments, words in cases:
         with pytest.raises(DataError, match=words) as caught:
@@ -339,6 +341,9 @@ def test_a_folder_that_exists_is_kept_unless_forced(tmp_path: Path, tiny_squad_p
     with pytest.raises(DataError, match="exists already"):
         prepare(tiny_squad_path, target)
     assert (target / "mine.txt").read_text() == "mine"
+    with pytest.raises(DataError, match="not one that qa-edge wrote"):
+        prepare(tiny_squad_path, target, force=True)
+    (target / "manifest.json").write_text("{}")
     prepare(tiny_squad_path, target, force=True)
     assert not (target / "mine.txt").exists() and len(Features.open(target)) > 0
 

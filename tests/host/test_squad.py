@@ -162,6 +162,8 @@ def test_a_negative_start_does_not_count_from_the_end() -> None:
         ([*QUESTION, "id"], ..., ["paragraphs[0]", "qas[1]", '"id"', "missing"]),
         ([*QUESTION, "id"], 7, ["paragraphs[0]", "qas[1]", '"id"', "a number"]),
         ([*QUESTION, "id"], "k1", ['question "k1"', "occurs before", "qas[0]"]),
+        ([*QUESTION], {"id": "k\n2", "question": ""}, ['question "k\\n2"', '"question"', "empty"]),
+        (["data", 1], {"title": "T" * 10_000}, ['data[1] "TTT', '"paragraphs"']),
         ([*QUESTION, "question"], ..., ["paragraphs[0]", 'question "k2"', '"question"', "missing"]),
         ([*QUESTION, "question"], "\t ", ["paragraphs[0]", 'question "k2"', '"question"', "blank"]),
         ([*QUESTION, "answers"], None, ['question "k2"', '"answers"', "null"]),
@@ -182,7 +184,7 @@ def test_malformed_input_is_named_to_its_place(tmp_path: Path, place: list[Any],
     with pytest.raises(DataError) as caught:
         read_squad(path)
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message and len(message) < 500
     for part in [str(path), *parts]:
         assert part in message
 

@@ -536,3 +536,20 @@ def test_two_processes_are_one(tmp_path: Path, tiny_features: Features, tiny_lab
     np.testing.assert_allclose(*norms, rtol=1e-3)
     # The main process writes the loss of its own half of the questions.
     np.testing.assert_allclose(*(terms(tmp_path / name, "loss") for name in ("one", "two")), rtol=0.3)
+
+
+def test_weights_alone_are_enough_to_go_on_from(tmp_path: Path, tiny_features: Features, tiny_labels: Labels) -> None:
+    """A run carried to another machine without the optimiser's moments goes on with fresh ones."""
+    half = replace(SETTINGS, epochs=2, max_steps=5)
+    train(tmp_path / "run", tiny_features, tiny_labels, half, **PLAIN)
+    state = TrainingState.load(tmp_path / "run")
+    assert state is not None
+    for name in ("exp_avg", "exp_avg_sq", "step"):
+        del state.tensors[name]
+    state.save(tmp_path / "run")
+    train(tmp_path / "run", tiny_features, tiny_labels, replace(half, max_steps=8), **PLAIN)
+    after = TrainingState.load(tmp_path / "run")
+    assert after is not None and after.step == 8 and float(after.tensors["step"]) == 3
+    assert torch.isfinite(after.tensors["weights"]).all()
+    moved = (after.tensors["weights"] - state.tensors["weights"]).abs().max()
+    assert 0 < float(moved) < 10 * SETTINGS.rate

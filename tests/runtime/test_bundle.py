@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,8 @@ def test_missing_bundle_file_bundle_and_missing_manifest(tmp_path: Path) -> None
     assert "is a file" in refusal(tmp_path / "file.qab")
     (tmp_path / "empty.qab").mkdir()
     assert "manifest.json is missing" in refusal(tmp_path / "empty.qab")
+    os.mkfifo(tmp_path / "empty.qab" / "manifest.json")
+    assert "manifest.json is not a file" in refusal(tmp_path / "empty.qab")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,11 @@ def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: An
         (lambda m: m["files"].pop("core.onnx"), "core.onnx is needed"),
         (lambda m: m["files"]["core.onnx"].update(sha256="abc"), "files.core.onnx"),
         (lambda m: m["files"]["core.onnx"].update(size_bytes=-1), "files.core.onnx"),
-        (lambda m: m["graphs"].pop("core"), "'core' is not declared"),
+        (lambda m: m["graphs"].pop("core"), "the graphs are token; expected token and core"),
+        (lambda m: m["graphs"].update(extra=m["graphs"]["core"]), "the graphs are core and extra and token"),
+        (lambda m: m.update(scores={"exact_match": "high", "f1": 80.0}), "scores.exact_match is 'high'"),
+        (lambda m: m.update(scores={"exact_match": 70, "f1": 10**400}), "scores.f1 is 1000"),
+        (lambda m: m.update(verification={"largest_difference": None}), "verification.largest_difference is None"),
         (lambda m: m["graphs"]["core"]["inputs"].pop(), "expected context, question"),
         (lambda m: m["graphs"]["core"]["inputs"][0].update(name="passage"), "expected context, question"),
         (lambda m: m["graphs"]["core"]["inputs"][0].update(dtype="float16"), "core graph's input context"),
@@ -213,6 +220,11 @@ def test_pickled_table_is_not_unpickled(copied_path: Path, tmp_path: Path) -> No
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     put(copied_path, "vectors.npy", (tmp_path / "pickled.npy").read_bytes())
     assert "vectors.npy is not a table" in refusal(copied_path)
+
+
+def test_a_table_of_another_kind_is_said_without_advice_to_unpickle_it(copied_path: Path) -> None:
+    put(copied_path, "vectors.npy", b"no array at all")
+    assert "does not begin as a .npy file does" in refusal(copied_path)
 
 
 def test_archive_in_place_of_a_table(copied_path: Path, tmp_path: Path) -> None:
@@ -272,7 +284,7 @@ def test_missing_engine_names_the_extra(tiny_path: Path, monkeypatch: pytest.Mon
     assert str(caught.value) == 'this bundle needs ONNX Runtime: pip install "qa-edge-runtime[onnx]"'
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("threads", [0, -1, 65, 10**10, 1.5, True, "2"])
 def test_threads_out_of_range(tiny_path: Path, threads: Any) -> None:
     with pytest.raises(InputError, match="threads"):
         Answerer.load(tiny_path, threads=threads)

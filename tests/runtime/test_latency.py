@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_bundle import CASES
+from tiny_bundle import CASES, write_tiny_bundle
 
 from qa_edge_runtime.__main__ import main
 from qa_edge_runtime.answerer import StageTimes
+from qa_edge_runtime.cold_start import ColdStart
 from qa_edge_runtime.errors import BundleError, InputError
 from qa_edge_runtime.latency import (
     NOTES,
     STAGES,
-    ColdStart,
     LatencyReport,
     bench_questions,
     format_report,
@@ -114,18 +115,33 @@ def test_no_questions_at_all(tiny_path: Path) -> None:
 
 
 def test_questions_come_from_the_cases_or_spread_over_a_squad_file(tiny_path: Path, tmp_path: Path) -> None:
-    assert bench_questions(tiny_path) == PAIRS
-    questions = [
-        {"id": str(number), "question": f"Q{number}?", "answers": [{"text": "Text", "answer_start": 0}]}
-        for number in range(10)
-    ]
+    found = bench_questions(tiny_path)
+    assert found.pairs == PAIRS
+    assert found.source.startswith("2 conformance cases of the bundle, on texts below 60 words")
+    questions = [{"id": str(number), "question": f"Q{number}?"} for number in range(10)]
     squad = {"version": "1.1", "data": [{"title": "T", "paragraphs": [{"context": "Text.", "qas": questions}]}]}
     (tmp_path / "squad.json").write_text(json.dumps(squad))
-    asked = [question for question, _ in bench_questions(tiny_path, tmp_path / "squad.json", limit=5)]
+    found = bench_questions(tiny_path, tmp_path / "squad.json", limit=5)
+    assert found.source == "5 of 10 questions of squad.json, evenly spread"
+    asked = [question for question, _ in found.pairs]
     assert asked == ["Q0?", "Q2?", "Q4?", "Q6?", "Q8?"]
-    assert len(bench_questions(tiny_path, tmp_path / "squad.json", limit=0)) == 10
+    assert len(bench_questions(tiny_path, tmp_path / "squad.json", limit=0).pairs) == 10
     with pytest.raises(InputError, match="limit"):
         bench_questions(tiny_path, limit=-1)
+
+
+def test_only_ordinary_cases_are_timed(tmp_path: Path) -> None:
+    long = {"question": "Where?", "context": "The switch is grey. " * 15}
+    write_tiny_bundle(tmp_path / "long.qab", files={"cases.json": json.dumps([*CASES, long]).encode()})
+    found = bench_questions(tmp_path / "long.qab")
+    assert found.pairs == [(long["question"], long["context"])]
+    assert found.source == "1 conformance cases of the bundle, on 1 passages of 60 words or more"
+
+
+def test_questions_that_no_argument_can_hold(tiny_path: Path) -> None:
+    pairs = [("Where\x00 is it?", "The panel\x00 is grey."), ("What \ud800?", "The \udc00 switch.")]
+    report = measure_latency(tiny_path, pairs, repeat=1, minimum=1, cold_starts=2, source="odd ones")
+    assert report.cold_start is not None and "questions: odd ones" in format_report(report)
 
 
 def test_bundle_that_cannot_be_used(tmp_path: Path) -> None:
@@ -143,7 +159,7 @@ def test_peak_memory_is_this_process_and_not_its_parent() -> None:
 
 def test_command_answers(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     question, context = PAIRS[0]
-    assert main(["answer", str(tiny_path), "--question", question, "--context", context, "--top", "2", "--json"]) == 0
+    assert main(["answer", str(tiny_path), "--question", question, "--context", context, "--top-k", "2", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert len(content["answers"]) == 2
     for answer in content["answers"]:
@@ -179,6 +195,19 @@ def test_command_info(tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["format_version"] == 1
     assert main(["info", str(tmp_path / "none.qab")]) == 1
     assert capsys.readouterr().err.startswith("error: bundle ")
+
+
+def test_output_that_cannot_be_written(tiny_path: Path) -> None:
+    command = [sys.executable, "-m", "qa_edge_runtime", "info", str(tiny_path)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "error: cannot write the result: No space left on device\n")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ def test_questions_in_file_order_without_impossible_ones(tmp_path):
     ]
 
 
+def test_questions_need_no_answers(tmp_path):
+    found = load(tmp_path, squad({"id": "a", "question": "?"}, item("b")))
+    assert [(question.id, question.answers) for question in found] == [("a", []), ("b", [])]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -43,12 +48,11 @@ def test_questions_in_file_order_without_impossible_ones(tmp_path):
         ({"data": [{"paragraphs": [{"qas": []}]}]}, "article 0, paragraph 0: expected a text 'context'"),
         ({"data": [{"paragraphs": [{"context": "c", "qas": [{"id": 5}]}]}]}, "paragraph 0: expected a text 'id'"),
         (squad({"id": "q", "answers": []}), "question 'q': expected a text 'question'"),
-        (squad({"id": "q", "question": "?"}), "question 'q': expected a list 'answers'"),
-        (squad(item("q")), "question 'q': expected an answer"),
+        (squad({"id": "q", "question": "?", "answers": 3}), "question 'q': expected a list 'answers'"),
         (squad(item("q", "Bo"), item("q", "Bo")), "question 'q': expected an id that is there only once"),
         (squad({"id": "q", "question": "?", "answers": ["Bo"]}), "question 'q': expected a text 'text'"),
-        (squad(item("q", is_impossible=True)), "no question with an answer"),
-        ({"data": []}, "no question with an answer"),
+        (squad(item("q", is_impossible=True)), "no question that a text may answer"),
+        ({"data": []}, "no question that a text may answer"),
     ],
 )
 def test_other_shapes_are_refused(tmp_path, content, message):
