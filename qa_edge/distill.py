@@ -13,7 +13,7 @@ import torch
 
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_student
-from qa_edge.features import HELDOUT, MANIFEST, Features
+from qa_edge.features import HELDOUT, MANIFEST, SCORES, Features
 from qa_edge.interrupt import noticing_interrupt
 from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.prepare import PrepareSettings, prepare, sample_questions
@@ -30,7 +30,6 @@ from qa_edge_runtime.scoring import score_predictions
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SCORES = "scores.json"
 HELDOUT_QUESTIONS = 1000
 NO_TEACHER = "none"
 _MARKS = {"squad": "", "dev": "", "vectors": "", "features": MANIFEST, "labels": MANIFEST, "init": WEIGHTS}

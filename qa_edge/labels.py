@@ -61,7 +61,8 @@ def label(
 
     :param on_shard: called with (shards done, shards) after each shard.
     :param process: this process's number among `processes`, which share the shards between them.
-    :raises DataError: if the folder was made from other data or by another teacher, or there is no question.
+    :raises DataError: if the folder was made from other data or by another teacher, or there is no question, or one
+        is too long for the teacher's window.
     """
     settings = settings or LabelSettings()
     squad = read_squad(squad_path)
@@ -69,6 +70,7 @@ def label(
     if not items:
         raise DataError(f"{squad_path} has no question that a teacher could answer; add questions")
     teacher = Teacher.load(teacher_name, device=device, window=settings.window, stride=settings.stride)
+    teacher.check_questions(question for _, question in items)
     precision = settings.precision
     if precision == "auto":
         precision = fast_precision(teacher.device.type)
@@ -126,7 +128,7 @@ class Labels:
                 f"labels {folder} are unfinished ({len(missing)} of {len(self._shards())} shards missing): "
                 "run qa-edge label again, it goes on where it stopped"
             )
-        contexts = read_tensors(self.folder / "contexts.safetensors")
+        contexts = _read_ragged(self.folder / "contexts.safetensors", ("starts", "ends"))
         self._piece_offsets, self._starts, self._ends = contexts["offsets"], contexts["starts"], contexts["ends"]
         self._tensors: dict[int, dict[str, np.ndarray]] = {}
 
@@ -153,7 +155,10 @@ class Labels:
         """Start and end logits of a question, float16, shape (pieces of its context,)."""
         shard, row = divmod(question, self.manifest["shard_questions"])
         if shard not in self._tensors:
-            self._tensors[shard] = read_tensors(self.folder / _shard_name(shard))
+            size = self.manifest["shard_questions"]
+            rows = min(size, self.questions - shard * size)
+            path = self.folder / _shard_name(shard)
+            self._tensors[shard] = _read_ragged(path, ("start_logits", "end_logits"), rows)
         tensors = self._tensors[shard]
         here = slice(int(tensors["offsets"][row]), int(tensors["offsets"][row + 1]))
         return tensors["start_logits"][here], tensors["end_logits"][here]
@@ -164,7 +169,26 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     found = manifest.get("format_version") if isinstance(manifest, dict) else None
     if found != FORMAT_VERSION:
         raise DataError(f"labels {folder} have format {found}, expected {FORMAT_VERSION}: label again")
+    numbers = [manifest.get(name) for name in ("questions", "shard_questions")]
+    if any(type(number) is not int or number < 1 for number in numbers) or "squad_sha256" not in manifest:
+        raise DataError(f"{folder / 'manifest.json'} is not one that label wrote; name another folder")
     return dict(manifest)
+
+
+def _read_ragged(path: Path, names: tuple[str, ...], rows: int | None = None) -> dict[str, np.ndarray]:
+    """Read flat arrays with their offsets, as `label` wrote them.
+
+    :param rows: how many there must be, if that is known.
+    :raises DataError: if it is another file, or a damaged one.
+    """
+    tensors = read_tensors(path)
+    offsets = tensors.get("offsets", np.empty(0))
+    flat = [tensors.get(name, np.empty((0, 0))) for name in names]
+    whole = offsets.ndim == 1 and len(offsets) == (len(offsets) if rows is None else rows + 1) > 0
+    whole = whole and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
+    if not whole or any(array.shape != (offsets[-1],) or not np.isfinite(array).all() for array in flat):
+        raise DataError(f"{path} does not hold what label wrote there: remove it, and run qa-edge label again")
+    return tensors
 
 
 def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

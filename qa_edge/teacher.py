@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Padded lengths are multiples of this, so that a backend that compiles a kernel a shape meets few shapes.
 LENGTH_STEP = 32
+CHECKED_QUESTIONS = 8192
 PRECISIONS = ("bf16", "fp16", "fp32")
 
 
@@ -64,6 +65,10 @@ class Teacher:
             raise InputError(f"window {window} with stride {stride} does not fit a teacher that reads {limit} pieces")
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.window, self.stride = window, stride
+        # At least one piece of the context must be new in each window.
+        self._question_room = window - tokenizer.num_special_tokens_to_add(pair=True) - stride - 1
+        if self._question_room < 1:
+            raise InputError(f"window {window} with stride {stride} leaves no room for a question: lower the stride")
 
     @classmethod
     def load(
@@ -108,6 +113,8 @@ class Teacher:
             )
         if not tokenizer.is_fast:
             raise DataError(f"teacher {name_or_folder} has no fast tokenizer; character offsets need one")
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where the files are missing
+            raise DataError(f"teacher {name_or_folder} has no tokenizer (its files are missing); copy the whole folder")
         try:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:
@@ -133,6 +140,25 @@ class Teacher:
         """Hash of the tokenizer's whole definition."""
         return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
+    def check_questions(self, questions: Iterable[str]) -> None:
+        """Look at the length of every question before the work begins.
+
+        :raises DataError: if one leaves no room for its context.
+        """
+        distinct = list(dict.fromkeys(questions))
+        for first in range(0, len(distinct), CHECKED_QUESTIONS):
+            part = distinct[first : first + CHECKED_QUESTIONS]
+            encoded = self.tokenizer(part, add_special_tokens=False)["input_ids"]
+            for question, pieces in zip(part, encoded, strict=True):
+                self._require_room(question, len(pieces))
+
+    def _require_room(self, question: str, pieces: int) -> None:
+        if pieces > self._question_room:
+            raise DataError(
+                f"question {question[:60]!r} has {pieces} pieces, more than the {self._question_room} that leave "
+                "room for a context; shorten it or widen the teacher's window"
+            )
+
     def encode(self, questions: Sequence[str], contexts: Sequence[str]) -> tuple[list[Window], list[Pieces]]:
         """Cut each question's context into overlapping windows.
 
@@ -142,13 +168,7 @@ class Teacher:
         windows: list[Window] = []
         pieces: list[Pieces] = []
         for index, (question, context) in enumerate(zip(questions, contexts, strict=True)):
-            room = self.window - self.tokenizer.num_special_tokens_to_add(pair=True) - self.stride - 1
-            encoded_question = self.tokenizer(question, add_special_tokens=False)["input_ids"]
-            if len(encoded_question) > room:
-                raise DataError(
-                    f"question {question[:60]!r} has {len(encoded_question)} pieces, more than the {room} that leave "
-                    "room for a context; shorten it or widen the teacher's window"
-                )
+            self._require_room(question, len(self.tokenizer(question, add_special_tokens=False)["input_ids"]))
             encoded = self.tokenizer(
                 question,
                 context,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny_models import all_texts, write_json, write_tiny_squad, write_tiny_teacher
 
 from qa_edge import labels as module
@@ -187,8 +188,27 @@ def test_folders_that_hold_no_labels(tmp_path: Path, tiny_labels: Labels) -> Non
     write_json(tmp_path / "manifest.json", [])
     with pytest.raises(DataError, match="format None"):
         Labels(tmp_path)
+    for manifest in ({}, {**tiny_labels.manifest, "shard_questions": 0}, {**tiny_labels.manifest, "questions": "5"}):
+        write_json(tmp_path / "manifest.json", {"format_version": 1, **manifest})
+        with pytest.raises(DataError, match="not one that label wrote"):
+            Labels(tmp_path)
     for name, content in contents(tiny_labels.folder).items():
         (tmp_path / name).write_bytes(content)
+    shard = tmp_path / "questions-00000.safetensors"
+    tensors = load_file(shard)
+    for wrong in (
+        {**tensors, "offsets": tensors["offsets"][::-1].copy()},
+        {**tensors, "offsets": tensors["offsets"][:-1]},
+        {**tensors, "end_logits": tensors["end_logits"][:-1]},
+        {**tensors, "start_logits": np.full_like(tensors["start_logits"], np.nan)},
+        load_file(tmp_path / "contexts.safetensors"),
+    ):
+        save_file(wrong, shard)
+        with pytest.raises(DataError, match=r"questions-00000\.safetensors does not hold what label wrote"):
+            Labels(tmp_path).logits(0)
+    save_file(tensors, tmp_path / "contexts.safetensors")
+    with pytest.raises(DataError, match=r"contexts\.safetensors does not hold what label wrote"):
+        Labels(tmp_path)
     (tmp_path / "contexts.safetensors").unlink()
     with pytest.raises(DataError, match=r"contexts\.safetensors"):
         Labels(tmp_path)
@@ -200,6 +220,14 @@ def test_folders_that_hold_no_labels(tmp_path: Path, tiny_labels: Labels) -> Non
 def test_data_without_a_question_is_one_sentence(tmp_path: Path, tiny_teacher_path: Path) -> None:
     write_json(tmp_path / "data.json", {"data": [{"title": "Nothing", "paragraphs": []}]})
     with pytest.raises(DataError, match="no question"):
+        label(tmp_path / "data.json", str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
+    assert not (tmp_path / "labels").exists()
+
+
+def test_a_question_too_long_for_the_teacher_is_found_before_the_work(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    questions = [{"id": str(number), "question": "why " * (1 + 99 * number)} for number in range(2)]
+    write_json(tmp_path / "data.json", {"data": [{"paragraphs": [{"context": "The end.", "qas": questions}]}]})
+    with pytest.raises(DataError, match="room for a context"):
         label(tmp_path / "data.json", str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
     assert not (tmp_path / "labels").exists()
 

@@ -209,7 +209,7 @@ def test_a_question_too_long_for_the_window_is_named(tiny_teacher: Teacher) -> N
     assert "why why" in str(caught.value)
 
 
-@pytest.mark.parametrize(("window", "stride"), [(64, 64), (64, 0), (129, 16)])
+@pytest.mark.parametrize(("window", "stride"), [(64, 64), (64, 0), (129, 16), (64, 61)])
 def test_windows_that_cannot_be(tiny_teacher_path: Path, window: int, stride: int) -> None:
     with pytest.raises(InputError, match="window"):
         Teacher.load(str(tiny_teacher_path), window=window, stride=stride)
@@ -251,6 +251,11 @@ def test_a_teacher_that_is_none(tmp_path: Path, tiny_teacher_path: Path, monkeyp
         else:
             (damaged / file).write_bytes(content)
         refused(str(damaged), words)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (encoder / file).unlink()
+    shutil.copy(tiny_teacher_path / "model.safetensors", encoder)
+    shutil.copy(tiny_teacher_path / "config.json", encoder)
+    refused(str(encoder), "no tokenizer")
 
 
 def test_the_hub_cannot_be_reached() -> None:
