@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qa_edge.checkpoint import STATE, TrainingState
 from qa_edge.evaluate import predict_with_teacher
+from qa_edge.features import SCORES
 from qa_edge.flat import FlatParameters
 from qa_edge.interrupt import noticing_interrupt
 from qa_edge.metrics import FILE as METRICS
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CONFIG = "config.json"
-SCORES = "scores.json"
 
 
 @dataclass(frozen=True, kw_only=True)

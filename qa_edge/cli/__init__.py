@@ -57,6 +57,9 @@ class Program(click.Group):
             _say("qa-edge: error: out of memory; choose a smaller batch, or a machine with more")
             code = 1
         except Exception as error:
+            if "can't allocate memory" in str(error):  # torch's on the CPU
+                _say("qa-edge: error: out of memory; choose smaller sizes or a smaller batch, or a machine with more")
+                sys.exit(1)
             # torch's is no MemoryError.
             if type(error).__name__ == "OutOfMemoryError":
                 _say("qa-edge: error: the device is out of memory; choose a smaller batch")

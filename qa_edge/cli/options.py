@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -74,7 +75,9 @@ def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Callable[[F],
     def add(function: F) -> F:
         for name, (kind, default, text) in reversed(list(table.items())):
             shown = "" if default is None else f"  [default: {default}]"
-            option = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=text + shown)
+            option = click.option(
+                f"--{name.replace('_', '-')}", name, type=kind, callback=_finite, help=text + shown
+            )
             function = option(function)
         return function
 
@@ -85,10 +88,23 @@ def with_prepare_settings(function: F) -> F:
     """Options of `PrepareSettings`, with their defaults."""
     for name, (kind, default, text) in reversed(list(PREPARE.items())):
         option = click.option(
-            f"--{name.replace('_', '-')}", name, type=kind, default=default, show_default=default is not None, help=text
+            f"--{name.replace('_', '-')}",
+            name,
+            type=kind,
+            default=default,
+            show_default=default is not None,
+            callback=_finite,
+            help=text,
         )
         function = option(function)
     return function
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Refuse nan, which is in every range that is checked by its ends, and inf."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", context, parameter)
+    return value
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
