@@ -117,6 +117,9 @@ class TrainingState:
         arrays = read_tensors(folders[-1] / "tensors.safetensors")
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         try:
-            return cls(**numbers, tensors=tensors)
+            found = cls(**numbers, tensors=tensors)
+            if type(found.step) is not int or type(found.best_step) is not int or type(found.finished) is not bool:
+                raise TypeError("a step is no whole number, or finished is not true or false")
+            return found
         except TypeError as error:
             raise DataError(f"the state in {folders[-1]} is of another version ({error}); start another run") from error

@@ -126,6 +126,8 @@ class Recipe:
         if found.get("kind") != "distill":
             raise DataError(f"{run} is a run of {found.get('kind')}, expected one of distill; name another folder")
         try:
+            if not isinstance(found["teacher"], str | None):
+                raise TypeError("its teacher is no name")
             return cls(
                 inputs={name: Input(**values) for name, values in found["inputs"].items()},
                 teacher=found["teacher"],
@@ -351,7 +353,9 @@ def _score(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> dic
     weights = sha256_file(run / WEIGHTS)
     if (run / SCORES).exists():
         found = read_json(run / SCORES, "scores")
-        if isinstance(found, dict) and found.get("sha256") == dev.sha256 and found.get("weights_sha256") == weights:
+        found = found if isinstance(found, dict) else {}
+        numbers = all(isinstance(found.get(name), int | float) for name in ("exact_match", "f1", "total"))
+        if numbers and found.get("sha256") == dev.sha256 and found.get("weights_sha256") == weights:
             return found
     path = dev.checked("SQuAD file")
     log(f"scoring on {path.name}")

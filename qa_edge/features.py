@@ -22,6 +22,10 @@ VECTORS = "vectors.safetensors"
 VOCABULARY = "vocabulary.json"
 TOKENIZER = "tokenizer.json"
 HELDOUT = "heldout.json"
+_NEEDED = (
+    *("settings", "squad_sha256", "vectors_sha256", "contexts", "questions", "heldout_articles", "heldout_questions"),
+    *("unlabelled_questions", "misplaced_answers", "words", "known_token_share"),
+)
 SCORES = "scores.json"
 
 
@@ -90,6 +94,9 @@ class Features:
         found = manifest.get("format_version") if isinstance(manifest, dict) else None
         if found != FORMAT_VERSION:
             raise DataError(f"features {folder} have format {found}, expected {FORMAT_VERSION}: prepare them again")
+        missing = [name for name in _NEEDED if name not in manifest]
+        if missing:
+            raise DataError(f"{folder / MANIFEST} is not one that prepare wrote ({missing[0]} is missing)")
         tensors = read_tensors(folder / TENSORS)
         try:
             return cls(folder=folder, manifest=manifest, **tensors)

@@ -21,7 +21,9 @@ _GLOVE = "Public Domain Dedication and License 1.0 (GloVe, Pennington et al.; to
 
 def known_licences(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Licences by noun (`data`, `vectors`) of a run's recipe; what is not known is left out."""
-    inputs = recipe.get("inputs", {})
+    inputs = recipe.get("inputs")
+    if not isinstance(inputs, dict) or not all(isinstance(value, dict) for value in inputs.values()):
+        return {}
     licences: dict[str, str] = {}
     data = _DATA.get(inputs.get("squad", {}).get("sha256", ""))
     if data is not None:

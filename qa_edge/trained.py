@@ -15,6 +15,7 @@ from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
 from qa_edge.squad import Squad, references
 from qa_edge_runtime.answers import decode_answers
+from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.scoring import Scores, score_predictions
 from qa_edge_runtime.tokenizer import Token, Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
@@ -43,7 +44,16 @@ class TrainedStudent:
         :raises DataError: if a part is missing or does not fit.
         """
         run = Path(run)
-        return cls(load_student(run), *read_inputs(run))
+        model = load_student(run)
+        tokenizer, vocabulary, vectors = read_inputs(run)
+        found = (vectors.shape[1], vocabulary.character_rows)
+        expected = (model.config.word_dim, model.config.characters)
+        if found != expected:
+            raise DataError(
+                f"{run} is no checkpoint of one run: its vectors have {found[0]} numbers a word and its vocabulary "
+                f"{found[1]} character ids, its config expects {expected[0]} and {expected[1]}"
+            )
+        return cls(model, tokenizer, vocabulary, vectors)
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Start and end logits over the context tokens of each (question, context), whole contexts, float32."""
@@ -110,9 +120,16 @@ class TrainedStudent:
 
 
 def read_inputs(folder: Path) -> tuple[Tokenizer, Vocabulary, NDArray[np.float16]]:
-    """Tokenizer, vocabulary and vectors of a run's or a features folder."""
-    return (
-        Tokenizer.load(folder / TOKENIZER),
-        Vocabulary.load(folder / VOCABULARY),
-        read_tensors(folder / VECTORS)["vectors"],
-    )
+    """Tokenizer, vocabulary and vectors of a run's or a features folder.
+
+    :raises DataError: if one cannot be read, or the vectors are not those of the vocabulary.
+    """
+    tokenizer, vocabulary = Tokenizer.load(folder / TOKENIZER), Vocabulary.load(folder / VOCABULARY)
+    vectors = read_tensors(folder / VECTORS).get("vectors")
+    if vectors is None or vectors.ndim != 2 or len(vectors) != vocabulary.word_rows:
+        found = "no array of that name" if vectors is None else str(list(vectors.shape))
+        raise DataError(
+            f"{folder / VECTORS} does not fit {VOCABULARY}: expected vectors with {vocabulary.word_rows} rows,"
+            f" found {found}; the files are of different runs"
+        )
+    return tokenizer, vocabulary, vectors

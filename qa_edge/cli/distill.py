@@ -80,8 +80,9 @@ def _recipe(
 ) -> Recipe:
     from qa_edge.distill import NO_TEACHER, Recipe
     from qa_edge.prepare import PrepareSettings
-    from qa_edge.squad import read_squad
+    from qa_edge.squad import read_squad, references
     from qa_edge.train import TrainSettings
+    from qa_edge_runtime.errors import DataError
 
     if vectors is None and values["features"] is None and values["init"] is None:
         raise click.UsageError("Missing option '--vectors': give a file, or none")
@@ -104,8 +105,9 @@ def _recipe(
                 **given({name: values[name] for name in PREPARE}), seed=train.get("seed", TrainSettings.seed)
             ),
         )
-    if dev is not None:
-        read_squad(dev)  # a file that cannot be read is better known before the work than after it
+    # What cannot be scored on is better known before the work than after it.
+    if dev is not None and not references(read_squad(dev)):
+        raise DataError(f"SQuAD file {dev} has no question with an answer to score on; give another --dev, or none")
     return recipe
 
 

@@ -75,9 +75,7 @@ def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Callable[[F],
     def add(function: F) -> F:
         for name, (kind, default, text) in reversed(list(table.items())):
             shown = "" if default is None else f"  [default: {default}]"
-            option = click.option(
-                f"--{name.replace('_', '-')}", name, type=kind, callback=_finite, help=text + shown
-            )
+            option = click.option(f"--{name.replace('_', '-')}", name, type=kind, callback=_finite, help=text + shown)
             function = option(function)
         return function
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qa_edge_runtime.errors import BundleError, QaEdgeError
-from qa_edge_runtime.files import atomic_folder, read_json, sha256_file
+from qa_edge_runtime.files import atomic_folder, atomic_write, read_json, sha256_file
 from qa_edge_runtime.manifest import (
     CASES_NAME,
     MANIFEST_NAME,
@@ -174,7 +174,7 @@ def write_bundle(
     with atomic_folder(target, force=force) as folder:
         for file, content in files.items():
             (folder / file).write_bytes(content)
-        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        atomic_write(folder / MANIFEST_NAME, manifest.to_json())
         _check_written(folder)
     return manifest
 

@@ -19,9 +19,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 WINDOW, STRIDE = 64, 16
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: two would only wait for each other on tensors this small."""
+    """Torch on one thread, before what a session shares is trained: another number of them adds in another order.
+
+    Two would only wait for each other on tensors this small.
+    """
     import torch
 
     threads = torch.get_num_threads()

@@ -144,6 +144,26 @@ def test_a_trained_student_needs_no_features(tmp_path: Path, tiny_features: Feat
     assert scores.total == 108 and scores.unanswered == 0
 
 
+def test_files_of_different_runs_are_refused(tmp_path: Path, tiny_features: Features) -> None:
+    student = student_of(tiny_features, seed=4)
+    save_checkpoint(tmp_path, student.model.config, dict(student.model.named_parameters()))
+    copy_inputs(tiny_features.folder, tmp_path)
+    vectors = load_file(tmp_path / VECTORS)["vectors"]
+    for wrong, words in (
+        ({"other": vectors}, "no array of that name"),
+        ({"vectors": vectors[:-1]}, "different runs"),
+        ({"vectors": vectors[:, :-1].copy()}, "no checkpoint of one run"),
+    ):
+        save_file(wrong, tmp_path / VECTORS)
+        with pytest.raises(DataError, match=words):
+            TrainedStudent.load(tmp_path)
+    save_file({"vectors": vectors}, tmp_path / VECTORS)
+    vocabulary = json.loads((tmp_path / VOCABULARY).read_text())
+    (tmp_path / VOCABULARY).write_text(json.dumps({**vocabulary, "characters": vocabulary["characters"][:-1]}))
+    with pytest.raises(DataError, match="no checkpoint of one run"):
+        TrainedStudent.load(tmp_path)
+
+
 def test_predictions_are_spans_and_do_not_depend_on_the_batch(tiny_features: Features, tiny_squad_path: Path) -> None:
     student, squad = student_of(tiny_features, seed=4), read_squad(tiny_squad_path)
     items = list(squad.items())
@@ -232,6 +252,10 @@ def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     state(5).save(tmp_path)
     path = tmp_path / "state" / "step-00000005" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mood": "good"}))
+    with pytest.raises(DataError, match="another version"):
+        TrainingState.load(tmp_path)
+    numbers = {name: value for name, value in json.loads(path.read_text()).items() if name != "mood"}
+    path.write_text(json.dumps({**numbers, "step": "5"}))
     with pytest.raises(DataError, match="another version"):
         TrainingState.load(tmp_path)
     path.unlink()

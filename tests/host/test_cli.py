@@ -101,7 +101,6 @@ WRONG = [
     (2, f"{DISTILL} --rate fast", "'fast' is not a valid float"),
     (2, f"{DISTILL} --weight-decay nan", "nan is not a finite number"),
     (2, "prepare --squad TRAIN --vectors none -o out --heldout inf", "inf is not a finite number"),
-    (1, f"{DISTILL} --hidden 1000000", "out of memory; choose smaller sizes"),
     (2, f"{DISTILL} --preset giant", "'giant' is not one of"),
     (2, f"{DISTILL} --init RUN --hidden 32", "leave out hidden"),
     (2, f"{DISTILL} --resume RUN", "leave out --squad, --vectors, --teacher, --output"),
@@ -328,6 +327,20 @@ def test_a_full_disk_is_one_sentence(shop: Workshop, tmp_path: Path) -> None:
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         assert "File too large" in done.stderr.splitlines()[-1] and "space" in done.stderr.splitlines()[-1]
     assert {path.name for path in tmp_path.iterdir()} == {"all.json"}
+
+
+def test_a_student_beyond_the_memory_is_one_sentence(shop: Workshop, tmp_path: Path) -> None:
+    data = ("--features", shop.run / "features", "--teacher", "none", "-o", tmp_path / "run")
+    result = run("distill", *data, "--hidden", "1000000")
+    assert result.exit_code == 1 and "out of memory; choose smaller sizes" in result.stderr.splitlines()[-1]
+
+
+def test_a_development_set_without_answers_is_refused_before_the_work(shop: Workshop, tmp_path: Path) -> None:
+    bare = write_example_squad(tmp_path / "bare.json", answered=False)
+    data = ("--squad", shop.train, "--vectors", "none", "--teacher", "none", "-o", tmp_path / "run")
+    result = run("distill", *data, "--dev", bare)
+    assert result.exit_code == 1 and "has no question with an answer to score on" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_new_run_says_how_to_go_on(shop: Workshop, tmp_path: Path) -> None:

@@ -16,6 +16,6 @@ def test_the_published_squad_files_are_known() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert known_licences({}) == {}
+    assert known_licences({}) == known_licences({"inputs": None}) == known_licences({"inputs": {"squad": 3}}) == {}
     inputs = {"squad": {"sha256": "0" * 64}, "vectors": {"path": "data/glove.6B.zip"}}
     assert list(known_licences({"inputs": inputs})) == ["vectors"]

@@ -373,6 +373,7 @@ def test_features_that_are_none(tmp_path: Path, tiny_features: Features) -> None
         "does not exist": lambda folder: (folder / "manifest.json").unlink(),
         "not JSON": lambda folder: (folder / "manifest.json").write_text("{"),
         "format 9": lambda folder: (folder / "manifest.json").write_text('{"format_version": 9}'),
+        "settings is missing": lambda folder: (folder / "manifest.json").write_text('{"format_version": 1}'),
         "format None": lambda folder: (folder / "manifest.json").write_text("[]"),
         "cannot be read": lambda folder: (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-9]),
         "No such file": lambda folder: (folder / TENSORS).unlink(),

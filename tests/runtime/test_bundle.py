@@ -297,6 +297,12 @@ def test_existing_bundle_is_kept_unless_forced(copied_path: Path) -> None:
     assert Bundle.open(copied_path).manifest.name == "again"
 
 
+def test_a_licence_that_is_no_unicode_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        write_tiny_bundle(tmp_path / "new.qab", licences={"data": "\udcff"})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
