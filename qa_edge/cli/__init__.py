@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -24,6 +25,9 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run one command and leave the process: 0, 1 after an error, 2 after wrong usage, 130 after Ctrl-C."""
         arguments = list(sys.argv[1:] if args is None else args)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed by the caller, as `<&-` does
+                setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for the whole process
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 # An answer may hold characters that the terminal's encoding lacks.

@@ -313,6 +313,13 @@ def test_a_reader_that_leaves_is_no_error(shop: Workshop) -> None:
     assert done.returncode == 1 and done.stderr == ""
 
 
+def test_a_closed_standard_input_is_an_empty_one(shop: Workshop) -> None:
+    line = (sys.executable, "-m", "qa_edge", "answer", str(shop.bundle), "--context", "The dog won.")
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *line], capture_output=True, text=True)
+    assert done.returncode == 1 and "standard input holds no question" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_full_disk_is_one_sentence(shop: Workshop, tmp_path: Path) -> None:
     def limit() -> None:
         # Longer files fail, as on a full disk; Python ignores the signal that comes with it.
