@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, SCORES, Features
@@ -177,7 +177,7 @@ def distill(
     """
     run = Path(run)
     settings = TrainSettings(**{**asdict(recipe.train), "max_steps": max_steps})
-    accelerator = _accelerator(settings.precision)
+    accelerator = open_accelerator(settings.precision)
     log = log if accelerator.is_main_process else (lambda message: None)
     if accelerator.is_main_process:
         settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
@@ -231,17 +231,6 @@ def _train(trainer: Trainer, log: Log) -> TrainingState:
 
         trainer.on_step = after_update
         return trainer.train()
-
-
-def _accelerator(precision: str) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    # The others wait for the main process while it prepares, which may take longer than the usual half an hour.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    try:
-        return Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
-    except ValueError as error:
-        raise InputError(f"precision {precision} cannot be used on this machine: {error}") from error
 
 
 def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Features:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qa_edge.accelerator import open_accelerator
 from qa_edge.checkpoint import STATE, TrainingState
 from qa_edge.evaluate import predict_with_teacher
 from qa_edge.features import SCORES
@@ -105,7 +105,7 @@ def teach(
     settings, folder = settings or TeachSettings(), Path(output)
     squad = read_squad(squad_path)
     dev = None if dev_path is None else read_squad(dev_path)
-    accelerator = _accelerator(settings.precision)
+    accelerator = open_accelerator(settings.precision)
     is_main = accelerator.is_main_process
     if is_main:
         paths = {"squad": squad_path, "dev": dev_path}
@@ -263,12 +263,6 @@ class _FineTuning:
             "exp_avg_sq": found.tensors["exp_avg_sq"].to(device),
         }
         return found.step
-
-
-def _accelerator(precision: str) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
 
 
 def _save_model(teacher: Teacher, folder: Path) -> None:
