@@ -13,10 +13,11 @@ The steps are `qa_edge.prepare`, `qa_edge.labels`, `qa_edge.distill` and `qa_edg
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not typing's: what runs before the program can catch Ctrl-C is kept short.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qa_edge.check import check_squad
     from qa_edge.features import Features
     from qa_edge.labels import Labels
@@ -42,4 +43,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 STATE = "state"
+# Each holds a number a weight.
+_AS_WEIGHTS = ("weights", "average", "exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(folder: Path, config: StudentConfig, weights: dict[str, Tensor]) -> None:
@@ -39,7 +42,10 @@ def copy_inputs(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, temporary)
             temporary.replace(folder / name)
         except OSError as error:
-            raise DataError(f"cannot copy {source / name} into {folder}: {error.strerror or error}") from error
+            raise DataError(
+                f"cannot copy {source / name} into {folder}: {error.strerror or error}; "
+                "see that the file is there and the folder has room"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -103,10 +109,11 @@ class TrainingState:
             shutil.rmtree(older, ignore_errors=True)
 
     @classmethod
-    def load(cls, run: Path) -> TrainingState | None:
+    def load(cls, run: Path, needed: Collection[str] = ("weights",)) -> TrainingState | None:
         """The newest state of a run, or None if it has none.
 
-        :raises DataError: if it cannot be read, or another version wrote it.
+        :param needed: the arrays that it must hold.
+        :raises DataError: if it cannot be read, lacks one of them, or another version wrote it.
         """
         import torch
 
@@ -116,10 +123,24 @@ class TrainingState:
         numbers: dict[str, Any] = read_json(folders[-1] / "state.json", "training state")
         arrays = read_tensors(folders[-1] / "tensors.safetensors")
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        for name in needed:
+            if name not in tensors:
+                raise DataError(f"the state in {folders[-1]} has no array {name!r}; put it back, or start another run")
+        shapes = {name: list(tensors[name].shape) for name in _AS_WEIGHTS if name in tensors}
+        for name, shape in shapes.items():
+            if shape != shapes["weights"]:
+                raise DataError(
+                    f"the state in {folders[-1]} is damaged: {name} has shape {shape}, expected that of the weights, "
+                    f"{shapes['weights']}; put it back, or start another run"
+                )
         try:
             found = cls(**numbers, tensors=tensors)
-            if type(found.step) is not int or type(found.best_step) is not int or type(found.finished) is not bool:
-                raise TypeError("a step is no whole number, or finished is not true or false")
+            if any(type(number) is not int for number in (found.step, found.best_step, found.evaluations_without_gain)):
+                raise TypeError("a number of steps or evaluations is no whole number")
+            if type(found.finished) is not bool or not isinstance(found.best_f1, int | float):
+                raise TypeError("finished is not true or false, or best_f1 no number")
+            if found.metrics and found.metrics.keys() != {"updates", "sums"}:
+                raise TypeError("its metrics are not updates and sums")
             return found
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise DataError(f"the state in {folders[-1]} is of another version ({error}); start another run") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from qa_edge.features import read_tensors
 from qa_edge.progress import progress
+from qa_edge.settings import require_types
 from qa_edge.squad import Squad, read_squad
 from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits, fast_precision
 from qa_edge_runtime.errors import DataError, InputError
@@ -19,6 +20,9 @@ from qa_edge_runtime.files import atomic_write, read_json
 
 FORMAT_VERSION = 1
 SHARD_QUESTIONS = 512
+ENCODED_CONTEXTS = 256
+_ADDED_LATER = ("teacher_config_sha256",)
+"""Keys that the manifests of older labels lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class LabelSettings:
     batch_tokens: int = 6144
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.precision not in ("auto", *PRECISIONS):
             raise InputError(f"precision is {self.precision!r}, expected auto, {', '.join(PRECISIONS)}")
         if self.batch_tokens < 1:
@@ -61,10 +66,12 @@ def label(
 
     :param on_shard: called with (shards done, shards) after each shard.
     :param process: this process's number among `processes`, which share the shards between them.
-    :raises DataError: if the folder was made from other data or by another teacher, or there is no question, or one
-        is too long for the teacher's window.
+    :raises DataError: if the folder was made from other data or by another teacher or holds something else, or there is
+        no question, or one is too long for the teacher's window.
     """
     settings = settings or LabelSettings()
+    folder = Path(output)
+    _require_own(folder)
     squad = read_squad(squad_path)
     items = [(paragraph.context, question.text) for _, paragraph, question in squad.items()]
     if not items:
@@ -74,7 +81,6 @@ def label(
     precision = settings.precision
     if precision == "auto":
         precision = fast_precision(teacher.device.type)
-    folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,6 +91,7 @@ def label(
         "questions": len(items),
         "teacher": teacher.name,
         "teacher_sha256": teacher.sha256(),
+        "teacher_config_sha256": teacher.config_sha256(),
         "tokenizer_sha256": teacher.tokenizer_sha256(),
         "shard_questions": SHARD_QUESTIONS,
         "window": settings.window,
@@ -191,6 +198,22 @@ def _read_ragged(path: Path, names: tuple[str, ...], rows: int | None = None) ->
     return tensors
 
 
+def _require_own(folder: Path) -> None:
+    """Refuse a folder of other things: labels are not mixed with them."""
+    try:
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}; name another folder") from error
+    # What a kill left under a temporary name is nobody's.
+    others = [name for name in entries if not (name[0] == "." and name.endswith(".tmp"))]
+    # The manifest is looked for last: another process may begin the same labels now.
+    if others and not (folder / "manifest.json").exists():
+        raise DataError(
+            f"{folder} holds {others[0]} but no manifest.json, so that it is no labels to go on with; "
+            "name another folder"
+        )
+
+
 def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of a new folder, or check that of an old one; the folder's own is returned."""
     path = folder / "manifest.json"
@@ -200,7 +223,8 @@ def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     found = _read_manifest(folder)
     for key, expected in manifest.items():
         # A teacher may have moved, and work goes on in shards of the size that it was begun with.
-        if key not in ("teacher", "shard_questions") and found.get(key) != expected:
+        checked = key not in ("teacher", "shard_questions") and not (key in _ADDED_LATER and key not in found)
+        if checked and found.get(key) != expected:
             raise DataError(
                 f"labels {folder} were made with {key} {found.get(key)}, this run has {expected}: "
                 "name another folder, or remove this one"
@@ -218,7 +242,12 @@ def _offsets(lengths: list[int]) -> np.ndarray:
 
 def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
     contexts = [paragraph.context for article in squad.articles for paragraph in article.paragraphs]
-    _, pieces = teacher.encode([""] * len(contexts), contexts)
+    pieces: list[Pieces] = []
+    with progress("word pieces", len(contexts)) as advance:
+        for first in range(0, len(contexts), ENCODED_CONTEXTS):
+            part = contexts[first : first + ENCODED_CONTEXTS]
+            pieces += teacher.encode([""] * len(part), part)[1]
+            advance(len(part))
     _write_tensors(
         folder / "contexts.safetensors",
         {

@@ -1,7 +1,7 @@
 """The three terms that the student learns from: labels, the teacher's distribution, the teacher's logits (Eq. 5 to 12).
 
-Start and end losses are summed, terms are means over the batch, and all is computed in float32 (float64 for float64),
-whatever precision the student runs in.
+Each is a loss a question, start and end summed (the MSE is their mean); `distillation_loss` weighs them and takes the
+mean over the batch. All is computed in float32 (float64 for float64), whatever precision the student runs in.
 """
 
 from __future__ import annotations
@@ -57,17 +57,22 @@ class LossTerms(NamedTuple):
 
 
 def hard_loss(start_logits: Tensor, end_logits: Tensor, mask: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Cross-entropy of the labelled span, start and end summed, mean over the questions that have one (Eq. 6).
+    """Cross-entropy of the labelled span, start and end summed (Eq. 6).
 
     :param start_logits: float, shape (batch, context_tokens).
     :param end_logits: same shape.
     :param mask: True at context tokens, False at padding, same shape.
     :param start: index of the answer's first token, int64, shape (batch,); -1 where there is no answer.
     :param end: index of its last token, inclusive, same shape.
-    :return: scalar; 0 (with a gradient of zeros) if no question of the batch has an answer.
+    :return: loss of each question, shape (batch,); 0 (with a gradient of zeros) without an answer.
     """
-    rows, labelled = _hard_rows(start_logits, end_logits, mask, start, end)
-    return _mean(rows, labelled)
+    labelled = _labelled(start, end)
+    rows = torch.zeros(start.shape, dtype=_full(start_logits).dtype, device=start_logits.device)
+    for logits, target in ((start_logits, start), (end_logits, end)):
+        scores = _masked_log_softmax(_full(logits), mask)
+        picked = scores.gather(-1, target.clamp(min=0)[:, None].long())[:, 0]
+        rows = rows - torch.where(labelled, picked, 0.0)
+    return rows
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -79,13 +84,15 @@ def soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature
     :param teacher: aligned teacher logits, same shape; constants, no gradient flows into them.
     :param mask: True where both sides have a logit, same shape; both softmaxes run over these tokens alone.
     :param temperature: T > 0; the loss is scaled by T**2 so its gradient does not shrink with T.
-    :return: scalar, the mean over the batch; 0 or more.
-    :raises ValueError: if a row of the mask is empty.
+    :return: loss of each question, 0 or more, shape (batch,); 0 without an aligned token.
     """
-    empty = (~mask.any(dim=-1)).sum().item()
-    if empty:
-        raise ValueError(f"{empty} of {len(mask)} rows have no aligned token: leave such rows out")
-    return _soft_rows(student, teacher, mask, temperature).mean()
+    with torch.no_grad():
+        target = _masked_log_softmax(_full(teacher) / temperature, mask)
+        weight = target.exp().masked_fill(~mask, 0.0)
+    predicted = _masked_log_softmax(_full(student) / temperature, mask)
+    # Masked scores are near the lowest number there is: their difference must be dropped, not multiplied by zero.
+    difference = torch.where(mask, target - predicted, 0.0)
+    return temperature**2 * (weight * difference).sum(dim=-1)
 
 
 def soft_loss(
@@ -104,11 +111,10 @@ def soft_loss(
     :param teacher_end: the teacher's end logits, aligned, same shape.
     :param mask: True where both sides have logits, same shape.
     :param temperature: T > 0.
-    :raises ValueError: if a row of the mask is empty.
+    :return: loss of each question, shape (batch,); 0 without an aligned token.
     """
-    return soft_target_loss(start_logits, teacher_start, mask, temperature) + soft_target_loss(
-        end_logits, teacher_end, mask, temperature
-    )
+    start = soft_target_loss(start_logits, teacher_start, mask, temperature)
+    return start + soft_target_loss(end_logits, teacher_end, mask, temperature)
 
 
 def interpolation_loss(interpolated: Tensor, teacher: Tensor, teacher_mask: Tensor) -> Tensor:
@@ -117,10 +123,10 @@ def interpolation_loss(interpolated: Tensor, teacher: Tensor, teacher_mask: Tens
     :param interpolated: the student's start and end logits at the teacher's positions, float, shape (batch, 2, pieces).
     :param teacher: the teacher's logits, same shape; constants, no gradient flows into them.
     :param teacher_mask: True at pieces of the context, False at padding, shape (batch, pieces).
-    :return: scalar: the mean over positions and both ends, then over the rows that have a piece; 0 if none has.
+    :return: mean over positions and both ends of each question, shape (batch,); 0 without a piece.
     """
-    rows, present = _mse_rows(interpolated, teacher, teacher_mask)
-    return _mean(rows, present)
+    difference = torch.where(teacher_mask[:, None, :], _full(interpolated) - _full(teacher.detach()), 0.0)
+    return difference.square().sum(dim=(1, 2)) / (2 * teacher_mask.sum(dim=-1).clamp(min=1))
 
 
 def distillation_loss(
@@ -157,13 +163,13 @@ def distillation_loss(
     :param piece_mask: True at pieces of the context, shape (batch, pieces), needed likewise.
     :raises ValueError: if tensors that the weights ask for are missing.
     """
-    hard, labelled = _hard_rows(start_logits, end_logits, mask, start, end)
+    hard, labelled = hard_loss(start_logits, end_logits, mask, start, end), _labelled(start, end)
     soft, distilled = torch.zeros_like(hard), torch.zeros_like(labelled)
     mse, compared = torch.zeros_like(hard), torch.zeros_like(labelled)
     if teacher_start is not None and teacher_end is not None and aligned is not None:
-        soft = _soft_rows(start_logits, teacher_start, aligned & mask, config.temperature)
-        soft = soft + _soft_rows(end_logits, teacher_end, aligned & mask, config.temperature)
-        distilled = (aligned & mask).any(dim=-1)
+        taught = aligned & mask
+        soft = soft_loss(start_logits, end_logits, teacher_start, teacher_end, taught, config.temperature)
+        distilled = taught.any(dim=-1)
     elif config.rho > 0.0:
         raise ValueError(f"rho is {config.rho}, but there are no aligned teacher logits: give them, or set rho to 0")
     if config.mse_weight > 0.0:
@@ -172,7 +178,7 @@ def distillation_loss(
                 f"mse_weight is {config.mse_weight}, but the batch has no interpolated logits with the teacher's: "
                 "give them, or set mse_weight to 0"
             )
-        mse, compared = _mse_rows(interpolated, teacher_pieces, piece_mask)
+        mse, compared = interpolation_loss(interpolated, teacher_pieces, piece_mask), piece_mask.any(dim=-1)
     soft_weight = torch.where(labelled, config.rho, 1.0)
     rows = (1.0 - config.rho) * hard + soft_weight * soft + config.mse_weight * mse
     return LossTerms(
@@ -181,6 +187,11 @@ def distillation_loss(
         soft=_mean(soft, distilled),
         mse=_mean(mse, compared),
     )
+
+
+def _labelled(start: Tensor, end: Tensor) -> Tensor:
+    """Which questions have an answer, shape (batch,)."""
+    return (start != UNLABELLED) & (end != UNLABELLED)
 
 
 def _full(values: Tensor) -> Tensor:
@@ -196,34 +207,3 @@ def _masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     # The lowest finite number rather than -inf: a row without any token gets a constant, and zeros as its gradient,
     # where -inf would make NaN of both.
     return torch.log_softmax(logits.masked_fill(~mask, torch.finfo(logits.dtype).min), dim=-1)
-
-
-def _hard_rows(
-    start_logits: Tensor, end_logits: Tensor, mask: Tensor, start: Tensor, end: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Loss of each question, 0 without an answer, and which have one; both of shape (batch,)."""
-    labelled = (start != UNLABELLED) & (end != UNLABELLED)
-    rows = torch.zeros(start.shape, dtype=_full(start_logits).dtype, device=start_logits.device)
-    for logits, target in ((start_logits, start), (end_logits, end)):
-        scores = _masked_log_softmax(_full(logits), mask)
-        picked = scores.gather(-1, target.clamp(min=0)[:, None].long())[:, 0]
-        rows = rows - torch.where(labelled, picked, 0.0)
-    return rows, labelled
-
-
-def _soft_rows(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """T**2 KL(teacher, student) of each row over its aligned tokens, 0 where there are none; shape (batch,)."""
-    with torch.no_grad():
-        target = _masked_log_softmax(_full(teacher) / temperature, mask)
-        weight = target.exp().masked_fill(~mask, 0.0)
-    predicted = _masked_log_softmax(_full(student) / temperature, mask)
-    # Masked scores are near the lowest number there is: their difference must be dropped, not multiplied by zero.
-    difference = torch.where(mask, target - predicted, 0.0)
-    return temperature**2 * (weight * difference).sum(dim=-1)
-
-
-def _mse_rows(interpolated: Tensor, teacher: Tensor, teacher_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error of each row over positions and both ends, 0 without a piece, and which rows have one."""
-    difference = torch.where(teacher_mask[:, None, :], _full(interpolated) - _full(teacher.detach()), 0.0)
-    pieces = teacher_mask.sum(dim=-1)
-    return difference.square().sum(dim=(1, 2)) / (2 * pieces.clamp(min=1)), pieces > 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qa_edge.losses import LossTerms
@@ -17,10 +18,16 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """One curve over all slices of a run: lines of steps that a resumed run repeats are dropped first."""
+    """One curve over all slices of a run: lines of steps that a resumed run repeats are dropped first.
 
-    def __init__(self, run: Path, *, enabled: bool = True) -> None:
-        self.path, self.enabled = run / FILE, enabled
+    :param enabled: False in the processes that do not write.
+    :param mean: of an array over all processes, which call `gathered` and `write_training` together.
+    """
+
+    def __init__(
+        self, run: Path, *, enabled: bool = True, mean: Callable[[Tensor], Tensor] = lambda values: values
+    ) -> None:
+        self.path, self.enabled, self._mean = run / FILE, enabled, mean
         self._board: Any = None
         self._sums: dict[str, Any] = {}
         self._reset()
@@ -61,12 +68,15 @@ class MetricsLog:
 
     def gathered(self) -> dict[str, Any]:
         """Updates and sums of the line to come, as JSON can hold them without loss; they go into the state."""
-        return {"updates": self._updates, "sums": {name: float(total) for name, total in self._sums.items()}}
+        if not self._updates:
+            return {"updates": 0, "sums": {}}
+        totals = self._mean(torch.tensor([float(total) for total in self._sums.values()]))
+        return {"updates": self._updates, "sums": dict(zip(self._sums, totals.tolist(), strict=True))}
 
     def write_training(self, *, step: int, epoch: float, rate: float) -> None:
         """Write the means since the last line and the questions an hour."""
         if self._updates:
-            means = {name: round(float(total) / self._updates, 5) for name, total in self._sums.items()}
+            means = {name: round(total / self._updates, 5) for name, total in self.gathered()["sums"].items()}
             speed = round(self._questions / max(time.perf_counter() - self._since, 1e-9) * 3600)
             self.write(kind="training", step=step, epoch=epoch, rate=rate, **means, questions_an_hour=speed)
         self._reset()

@@ -14,6 +14,7 @@ import numpy as np
 
 from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
+from qa_edge.settings import require_types
 from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
 from qa_edge.student.config import StudentConfig
 from qa_edge.vectors import Vectors, read_vectors
@@ -41,6 +42,7 @@ class PrepareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not 0 <= self.heldout < 1:
             raise InputError(f"heldout is {self.heldout}, expected a share of the articles, 0 <= heldout < 1")
         if self.seed < 0:

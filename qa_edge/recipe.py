@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qa_edge.settings import require_types
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import atomic_write, read_json, sha256_file
 
@@ -28,6 +29,9 @@ class Input:
     path: str
     sha256: str
     mark: str = ""
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
     @classmethod
     def of(cls, path: str | Path, what: str, mark: str = "") -> Input:

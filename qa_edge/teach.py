@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,18 @@ from torch import Tensor
 from qa_edge.accelerator import open_accelerator
 from qa_edge.checkpoint import STATE, TrainingState
 from qa_edge.evaluate import predict_with_teacher
-from qa_edge.features import SCORES
 from qa_edge.flat import FlatParameters
 from qa_edge.interrupt import noticing_interrupt
 from qa_edge.metrics import FILE as METRICS
 from qa_edge.progress import progress
 from qa_edge.recipe import Input, settle_recipe
-from qa_edge.squad import read_squad, references
+from qa_edge.scores import settle_scores
+from qa_edge.settings import require_types
+from qa_edge.squad import Squad, read_squad, references
 from qa_edge.teacher import Teacher
 from qa_edge.windows import Example, encode_examples, padded_width, token_batches
 from qa_edge_runtime.errors import DataError, InputError
-from qa_edge_runtime.files import atomic_write
-from qa_edge_runtime.scoring import score_predictions
+from qa_edge_runtime.scoring import Scores, score_predictions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,6 +62,7 @@ class TeachSettings:
     save_every: int = 500
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("epochs", "batch_tokens", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -133,20 +135,16 @@ def teach(
             shutil.rmtree(folder / STATE, ignore_errors=True)
         accelerator.wait_for_everyone()
     scores = None
-    if finished and dev is not None and is_main:
-        teacher = Teacher.load(
-            str(folder), device=str(accelerator.device), window=settings.window, stride=settings.stride
-        )
-        scored = score_predictions(references(dev), predict_with_teacher(teacher, dev))
-        scores = {
-            "exact_match": scored.exact_match,
-            "f1": scored.f1,
-            "total": scored.total,
-            "on": Path(str(dev_path)).name,
-        }
-        atomic_write(folder / SCORES, json.dumps({**scores, "sha256": dev.sha256}, indent=1) + "\n")
+    if finished and dev is not None and dev_path is not None and is_main:
+        measure = partial(_measure, folder, dev, settings, str(accelerator.device))
+        scores = settle_scores(folder, Path(dev_path).name, dev.sha256, measure)
     accelerator.wait_for_everyone()
     return TeachReport(teacher=str(folder), steps=steps, total_steps=total, finished=finished, scores=scores)
+
+
+def _measure(folder: Path, dev: Squad, settings: TeachSettings, device: str) -> Scores:
+    teacher = Teacher.load(str(folder), device=device, window=settings.window, stride=settings.stride)
+    return score_predictions(references(dev), predict_with_teacher(teacher, dev))
 
 
 class _FineTuning:
@@ -182,7 +180,7 @@ class _FineTuning:
                 step += 1
                 advance(1)
                 if step % settings.log_every == 0 or step == self.total_steps:
-                    self._log(step, float(torch.stack(losses).mean()))
+                    self._log(step, losses)
                     losses = []
                 stopping = interrupted()
                 if step % settings.save_every == 0 or step == last or stopping:
@@ -235,7 +233,8 @@ class _FineTuning:
             loss = loss + F.cross_entropy(kept, torch.tensor(targets, device=device)) / 2
         return loss
 
-    def _log(self, step: int, loss: float) -> None:
+    def _log(self, step: int, losses: list[Tensor]) -> None:
+        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if self.accelerator.is_main_process:
             with (self.folder / METRICS).open("a") as stream:
                 stream.write(json.dumps({"kind": "teaching", "step": step, "loss": round(loss, 5)}) + "\n")
@@ -250,7 +249,7 @@ class _FineTuning:
         TrainingState(step=step, finished=step == self.total_steps, tensors=copies).save(self.folder)
 
     def _resume(self) -> int:
-        found = TrainingState.load(self.folder)
+        found = TrainingState.load(self.folder, needed=("weights", "exp_avg", "exp_avg_sq"))
         if found is None:
             return 0
         if found.tensors["weights"].shape != self.flat.weights.shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 LENGTH_STEP = 32
 CHECKED_QUESTIONS = 8192
 PRECISIONS = ("bf16", "fp16", "fp32")
+# What a config tells of the file that it was read from, and of how.
+_NOT_OF_THE_MODEL = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ class Teacher:
 
         :param new_head: an encoder without a question-answering head gets a random one, to be fine-tuned.
         :raises DataError: if it cannot be found, is not a question answerer, or has no fast tokenizer.
+        :raises InputError: if the device cannot be used.
         """
         try:
             from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -91,6 +95,7 @@ class Teacher:
             raise MissingExtraError('a teacher needs: pip install "qa-edge[train]"') from error
         import torch
 
+        _require_device(device)
         if ("/" in name_or_folder or "." in name_or_folder) and Path(name_or_folder).parent.exists():
             _require_model_folder(name_or_folder)
         try:
@@ -115,12 +120,7 @@ class Teacher:
             raise DataError(f"teacher {name_or_folder} has no fast tokenizer; character offsets need one")
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where the files are missing
             raise DataError(f"teacher {name_or_folder} has no tokenizer (its files are missing); copy the whole folder")
-        try:
-            model = model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"device {device!r} cannot be used ({reason}); name another, such as cpu") from error
-        return cls(model.eval(), tokenizer, name=name_or_folder, window=window, stride=stride)
+        return cls(model.to(device).eval(), tokenizer, name=name_or_folder, window=window, stride=stride)
 
     @property
     def device(self) -> torch.device:
@@ -129,12 +129,25 @@ class Teacher:
         return device
 
     def sha256(self) -> str:
-        """Hash of every weight, in order of name: two teachers with the same hash give the same logits."""
+        """Hash of every weight, in order of name; what else decides the logits is in `config_sha256`."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def config_sha256(self) -> str:
+        """Hash of the config where it differs from its kind's defaults: activations, heads, kinds of positions."""
+        config = self.model.config
+        # Settings that another version of transformers adds have their defaults: they are left out.
+        usual = type(config)().to_dict()
+        kept = {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in _NOT_OF_THE_MODEL and (name not in usual or usual[name] != value)
+        }
+        kept["model_type"] = config.model_type
+        return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
     def tokenizer_sha256(self) -> str:
         """Hash of the tokenizer's whole definition."""
@@ -284,6 +297,17 @@ def fast_precision(device: str) -> str:
         has = any(getattr(torch.cpu, feature, bool)() for feature in features)
         return "bf16" if has else "fp32"
     return "fp32"
+
+
+def _require_device(device: str) -> None:
+    """Compute a number there and fetch it: a device that is known to torch may not be built in, or hold no numbers."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"device {device!r} cannot be used ({reason}); name another, such as cpu") from error
 
 
 def _require_model_folder(folder: str) -> None:

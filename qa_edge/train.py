@@ -22,6 +22,7 @@ from qa_edge.losses import DistillationLoss, LossTerms, distillation_loss
 from qa_edge.metrics import MetricsLog
 from qa_edge.progress import progress
 from qa_edge.schedule import SCHEDULES, learning_rate
+from qa_edge.settings import require_types
 from qa_edge.squad import Squad
 from qa_edge.student.qanet import Batch, QANet
 from qa_edge.trained import TrainedStudent
@@ -76,6 +77,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         counts = ["epochs", "batch_size", "evaluate_every", "log_every", "save_every", "context_limit"]
         counts += [name for name in ("patience", "max_steps") if getattr(self, name) is not None]
         for name in counts:
@@ -150,7 +152,7 @@ class Trainer:
         self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
         self.on_step = on_step
         self.state = TrainingState()
-        self.log = MetricsLog(run, enabled=self.accelerator.is_main_process)
+        self.log = MetricsLog(run, enabled=self.accelerator.is_main_process, mean=self._mean)
         self._epoch: tuple[int, list[Any]] = (-1, [])
         self._saved = -1
 
@@ -265,6 +267,10 @@ class Trainer:
         rate = self.optimiser.param_groups[0]["lr"]
         self.log.write_training(step=step, epoch=round(step / self.epoch_steps, 4), rate=rate)
 
+    def _mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes, each of which sees its own share of an update's questions."""
+        return self.accelerator.reduce(values.to(self.accelerator.device), "mean").cpu()
+
     def _evaluate(self) -> None:
         """Score raw and averaged weights on the held-out articles; keep the best average as the checkpoint."""
         state = self.state
@@ -306,21 +312,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state that resuming needs, unless the last save did."""
-        if not self.accelerator.is_main_process or self.state.step == self._saved:
+        if self.state.step == self._saved:
             return
-        moments = self.optimiser.state[self.flat.parameter]
         self.state.metrics = self.log.gathered()
-        self.state.tensors = {
-            "weights": self.flat.weights.cpu().clone(),
-            "average": self.average.cpu().clone(),
-            **{name: moments[name].cpu().clone() for name in MOMENTS},
-        }
-        self.state.save(self.run)
+        if self.accelerator.is_main_process:
+            moments = self.optimiser.state[self.flat.parameter]
+            self.state.tensors = {
+                "weights": self.flat.weights.cpu().clone(),
+                "average": self.average.cpu().clone(),
+                **{name: moments[name].cpu().clone() for name in MOMENTS},
+            }
+            self.state.save(self.run)
+            self.state.tensors = {}
         self._saved = self.state.step
-        self.state.tensors = {}
 
     def _resume(self) -> TrainingState:
-        found = TrainingState.load(self.run)
+        found = TrainingState.load(self.run, needed=("weights", "average"))
         if found is None:
             self.log.start(step=0)
             return self.state

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from qa_edge.progress import progress
 from qa_edge_runtime.errors import DataError, InputError
 
-_BLOCK_BYTES = 1 << 20
+_MIB = 1 << 20
+_BLOCK_BYTES = _MIB
 _LINE_LIMIT_BYTES = 1 << 20
 """A longer line is no line of vectors: 100,000 numbers of 10 characters. It bounds memory on a file without lines."""
 
@@ -67,8 +69,8 @@ def read_vectors(path: str | os.PathLike[str], wanted: Collection[str], dim: int
     source = Path(path)
     parser = _Parser(source, frozenset(wanted), dim)
     try:
-        with _open(source) as stream:
-            for line in _lines(stream, source):
+        with _open(source) as (raw, stream), _read_progress(raw) as on_block:
+            for line in _lines(stream, source, on_block):
                 parser.feed(line)
     except FileNotFoundError:
         raise DataError(f"vector file {source} does not exist; check the path") from None
@@ -201,12 +203,30 @@ def _trailing_numbers(line: bytes) -> int:
     return count
 
 
-def _lines(stream: IO[bytes], source: Path) -> Iterator[bytes]:
+@contextmanager
+def _read_progress(raw: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Show how many MiB of a file as it is on disk are read; yield a function to call now and then."""
+    total = -(-os.fstat(raw.fileno()).st_size // _MIB)  # 0 of a pipe, which tells no place either
+    done = 0
+    with progress("vectors, MiB", total) as advance:
+
+        def on_block() -> None:
+            nonlocal done
+            place = raw.tell() // _MIB if total else 0
+            advance(place - done)
+            done = place
+
+        yield on_block
+        advance(total - done)
+
+
+def _lines(stream: IO[bytes], source: Path, on_block: Callable[[], None]) -> Iterator[bytes]:
     """Yield lines without their line feed; str.splitlines would split words that hold U+0085 or U+2028."""
     rest, number = b"", 0
     while block := stream.read(_BLOCK_BYTES):
         *lines, rest = (rest + block).split(b"\n")
         number += len(lines)
+        on_block()
         yield from lines
         if len(rest) > _LINE_LIMIT_BYTES:
             raise DataError(
@@ -218,14 +238,14 @@ def _lines(stream: IO[bytes], source: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _open(source: Path) -> Iterator[IO[bytes]]:
-    """Open a file's text, unpacked."""
+def _open(source: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a file as it is, and its text, unpacked."""
     with source.open("rb") as raw:
         # peek, not read and seek: the path may be a pipe.
         magic = raw.peek(4)[:4]
         if magic[:2] == b"\x1f\x8b":
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked  # type: ignore[misc]
+                yield raw, unpacked  # type: ignore[misc]
         elif magic in (b"PK\x03\x04", b"PK\x05\x06"):
             with ExitStack() as stack:
                 try:
@@ -235,9 +255,9 @@ def _open(source: Path) -> Iterator[IO[bytes]]:
                     raise DataError(f"vector file {source} cannot be unpacked ({error}); unpack it first") from error
                 except (struct.error, UnicodeDecodeError) as error:
                     raise zipfile.BadZipFile(str(error)) from error
-                yield member
+                yield raw, member
         else:
-            yield raw
+            yield raw, raw
 
 
 def _member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from qa_edge.settings import require_types
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json
 
@@ -44,6 +45,7 @@ class StudentConfig:
     max_answer_tokens: int = 30
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in (
             "hidden",
             "heads",
@@ -98,8 +100,8 @@ class StudentConfig:
             raise DataError(f"{source} has a field {unknown[0]!r} that this version does not know: upgrade qa-edge")
         try:
             return cls(**{name: value for name, value in data.items() if name in known})
-        except TypeError as error:
-            raise DataError(f"{source} holds a value of the wrong type ({error})") from error
+        except InputError as error:
+            raise DataError(f"{source} cannot be followed: {error}; use a file that qa-edge wrote") from error
 
     @classmethod
     def load(cls, path: str | Path) -> StudentConfig:
@@ -110,6 +112,8 @@ class StudentConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"heads": 8},
     "edge": {"heads": 1},
+    "edge-small": {"heads": 1, "model_blocks": 4},
+    "edge-tiny": {"heads": 1, "model_blocks": 5, "hidden": 64},
 }
 
 

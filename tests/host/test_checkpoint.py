@@ -248,6 +248,24 @@ except DataError as error:
     assert found is not None and found.step == 5
 
 
+def test_a_state_without_its_arrays_is_refused(tmp_path: Path) -> None:
+    state(5).save(tmp_path)
+    path = tmp_path / "state" / "step-00000005" / "tensors.safetensors"
+    weights, half = np.ones(4, np.float32), np.ones(2, np.float32)
+    for arrays, words in [
+        ({"average": weights}, "has no array 'weights'"),
+        ({"weights": weights, "average": half}, r"average has shape \[2\], expected that of the weights, \[4\]"),
+        ({"weights": weights, "exp_avg": half}, "exp_avg has shape"),
+    ]:
+        save_file(arrays, path)
+        with pytest.raises(DataError, match=words):
+            TrainingState.load(tmp_path)
+    save_file({"weights": weights}, path)
+    assert TrainingState.load(tmp_path) is not None
+    with pytest.raises(DataError, match="has no array 'average'"):
+        TrainingState.load(tmp_path, needed=("weights", "average"))
+
+
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     state(5).save(tmp_path)
     path = tmp_path / "state" / "step-00000005" / "state.json"
@@ -255,9 +273,10 @@ def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="another version"):
         TrainingState.load(tmp_path)
     numbers = {name: value for name, value in json.loads(path.read_text()).items() if name != "mood"}
-    path.write_text(json.dumps({**numbers, "step": "5"}))
-    with pytest.raises(DataError, match="another version"):
-        TrainingState.load(tmp_path)
+    for wrong in ({"step": "5"}, {"evaluations_without_gain": None}, {"best_f1": "high"}, {"metrics": [1]}):
+        path.write_text(json.dumps({**numbers, **wrong}))
+        with pytest.raises(DataError, match="another version"):
+            TrainingState.load(tmp_path)
     path.unlink()
     with pytest.raises(DataError, match="does not exist"):
         TrainingState.load(tmp_path)

@@ -6,10 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import fill_disk
 from safetensors.numpy import load_file, save_file
 from tiny_models import all_texts, write_json, write_tiny_squad, write_tiny_teacher
 
@@ -148,6 +151,64 @@ def test_impossible_questions_are_left_out_as_prepare_does(tiny_teacher_path: Pa
     assert labels.questions == 4 and len(labels.logits(3)[0]) == len(labels.pieces(1).starts)
 
 
+@pytest.mark.parametrize("call", [1, 2, 6], ids=["manifest", "contexts", "shard"])
+def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
+    tiny_squad_path: Path,
+    tiny_teacher_path: Path,
+    tmp_path: Path,
+    small_shards: None,
+    call: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        fill_disk(patch, call)
+        with pytest.raises(DataError, match="No space left on device; free some space"):
+            label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "full", settings=SETTINGS)
+    before = contents(tmp_path / "full")
+    assert len(before) == call - 1
+    label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "full", settings=SETTINGS)
+    whole = contents(label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "whole", settings=SETTINGS))
+    assert contents(tmp_path / "full") == whole and before.items() <= whole.items()
+
+
+def test_a_folder_of_other_things_is_left_alone(tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds letter\.txt but no manifest\.json"):
+        label(tiny_squad_path, str(tiny_teacher_path), tmp_path, settings=SETTINGS)
+    assert list(contents(tmp_path)) == ["letter.txt"]
+
+
+def test_labels_of_before_the_configs_hash_are_gone_on_with(
+    tiny_labels: Labels, tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_labels.folder, tmp_path / "labels")
+    manifest = dict(tiny_labels.manifest)
+    assert manifest.pop("teacher_config_sha256")
+    write_json(folder / "manifest.json", manifest)
+    (folder / "contexts.safetensors").unlink()
+    label(tiny_squad_path, str(tiny_teacher_path), folder, settings=SETTINGS)
+    assert Labels(folder).manifest == manifest
+    assert (folder / "contexts.safetensors").read_bytes() == (tiny_labels.folder / "contexts.safetensors").read_bytes()
+
+
+def test_word_pieces_of_contexts_show_progress(
+    tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, tuple[int, list[int]]] = {}
+
+    @contextmanager
+    def watched(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        seen[description] = (total, [])
+        yield seen[description][1].append
+
+    monkeypatch.setattr(module, "progress", watched)
+    monkeypatch.setattr(module, "ENCODED_CONTEXTS", 5)
+    folder = label(tiny_squad_path, str(tiny_teacher_path), tmp_path / "labels", settings=SETTINGS)
+    assert seen["word pieces"] == (18, [5, 5, 5, 3])
+    expected = tiny_squad_path.with_name("labels") / "contexts.safetensors"
+    assert (folder / "contexts.safetensors").read_bytes() == expected.read_bytes()
+
+
 def test_labels_of_something_else_are_refused(tiny_labels: Labels, tiny_squad_path: Path, tmp_path: Path) -> None:
     squad = read_squad(tiny_squad_path)
     before = contents(tiny_labels.folder)
@@ -158,7 +219,11 @@ def test_labels_of_something_else_are_refused(tiny_labels: Labels, tiny_squad_pa
     raw = json.loads((pieces / "tokenizer.json").read_text(encoding="utf-8"))
     raw["normalizer"]["lowercase"] = False
     write_json(pieces / "tokenizer.json", raw)
-    for key, teacher in {"teacher_sha256": weights, "tokenizer_sha256": pieces}.items():
+    # The same weights, other activations.
+    config = shutil.copytree(tiny_squad_path.with_name("teacher"), tmp_path / "config")
+    write_json(config / "config.json", {**json.loads((config / "config.json").read_text()), "hidden_act": "relu"})
+    others = {"teacher_sha256": weights, "tokenizer_sha256": pieces, "teacher_config_sha256": config}
+    for key, teacher in others.items():
         with pytest.raises(DataError, match=f"made with {key}") as caught:
             label(tiny_squad_path, str(teacher), tiny_labels.folder, settings=SETTINGS)
         assert "name another folder" in str(caught.value)

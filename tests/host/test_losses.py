@@ -80,17 +80,18 @@ def numpy_mse(batch: dict[str, Any], row: int) -> float:
     return float((difference**2).mean())
 
 
-def test_hard_loss_is_the_mean_over_labelled_questions() -> None:
+def test_hard_loss_of_each_question_is_numpys() -> None:
     batch = make_batch()
     result = hard_loss(*(batch[name] for name in ("start_logits", "end_logits", "mask", "start", "end")))
-    assert result.item() == pytest.approx(np.mean([numpy_hard(batch, row) for row in (0, 2, 3)]), rel=1e-12)
+    expected = [numpy_hard(batch, 0), 0.0, numpy_hard(batch, 2), numpy_hard(batch, 3)]
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_hard_loss_equals_torch_cross_entropy() -> None:
     start_logits, end_logits = torch.randn(5, 8), torch.randn(5, 8)
     start, end = torch.tensor([0, 3, -1, 7, 1]), torch.tensor([2, 3, -1, 7, 6])
     expected = sum(
-        torch.nn.functional.cross_entropy(logits, target, ignore_index=-1)
+        torch.nn.functional.cross_entropy(logits, target, ignore_index=-1, reduction="none")
         for logits, target in ((start_logits, start), (end_logits, end))
     )
     result = hard_loss(start_logits, end_logits, torch.ones(5, 8, dtype=torch.bool), start, end)
@@ -102,17 +103,17 @@ def test_hard_loss_without_a_label_is_zero_and_keeps_the_graph() -> None:
     result = hard_loss(
         logits, logits, torch.ones(2, 3, dtype=torch.bool), torch.tensor([-1, -1]), torch.tensor([-1, -1])
     )
-    result.backward()
-    assert result.item() == 0.0 and logits.grad is not None and (logits.grad == 0).all()
+    result.sum().backward()
+    assert (result == 0).all() and logits.grad is not None and (logits.grad == 0).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 10.0])
 def test_soft_loss_is_the_divergence_over_aligned_tokens(temperature: float) -> None:
     batch = make_batch()
     names = ("start_logits", "end_logits", "teacher_start", "teacher_end", "aligned")
-    result = soft_loss(*(batch[name][:3] for name in names), temperature)
-    expected = np.mean([numpy_soft(batch, row, temperature) for row in range(3)])
-    assert result.item() == pytest.approx(expected, rel=1e-10)
+    result = soft_loss(*(batch[name] for name in names), temperature)
+    expected = [numpy_soft(batch, row, temperature) for row in range(3)]
+    np.testing.assert_allclose(result, [*expected, 0.0], rtol=1e-10)  # the fourth question has no aligned token
 
 
 def test_soft_loss_of_the_teacher_itself_is_zero() -> None:
@@ -120,11 +121,11 @@ def test_soft_loss_of_the_teacher_itself_is_zero() -> None:
     teacher, aligned = batch["teacher_start"][:3], batch["aligned"][:3]
     student = torch.where(aligned, teacher, 123.0).requires_grad_()  # what is not aligned may differ
     result = soft_target_loss(student, teacher, aligned, 10.0)
-    result.backward()
-    assert result.item() == 0.0
+    result.mean().backward()
+    assert (result == 0).all()
     assert student.grad is not None and student.grad.abs().max() < 1e-5
     # A constant added to all logits of a context does not change a distribution.
-    assert soft_target_loss(student + 7.0, teacher, aligned, 10.0).item() == pytest.approx(0.0, abs=1e-3)
+    assert soft_target_loss(student + 7.0, teacher, aligned, 10.0).abs().max() < 1e-3
 
 
 def test_soft_loss_weighs_by_the_teacher_and_leaves_it_alone() -> None:
@@ -154,18 +155,12 @@ def test_temperature_squared_keeps_the_gradient_from_shrinking() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-2, atol=1e-3)
 
 
-def test_soft_loss_refuses_a_row_without_aligned_tokens() -> None:
-    batch = make_batch()
-    with pytest.raises(ValueError, match="1 of 4 rows have no aligned token"):
-        soft_target_loss(batch["start_logits"], batch["teacher_start"], batch["aligned"], 10.0)
-
-
-def test_interpolation_loss_is_the_mean_over_positions_ends_and_rows() -> None:
+def test_interpolation_loss_is_the_mean_over_positions_and_ends() -> None:
     batch = make_batch()
     result = interpolation_loss(batch["interpolated"], batch["teacher_pieces"], batch["piece_mask"])
-    assert result.item() == pytest.approx(np.mean([numpy_mse(batch, row) for row in range(3)]), rel=1e-12)
-    nothing = torch.zeros_like(batch["piece_mask"])
-    assert interpolation_loss(batch["interpolated"], batch["teacher_pieces"], nothing).item() == 0.0
+    np.testing.assert_allclose(result, [*(numpy_mse(batch, row) for row in range(3)), 0.0], rtol=1e-12)
+    same = interpolation_loss(batch["teacher_pieces"], batch["teacher_pieces"], batch["piece_mask"])
+    assert (same == 0).all()
 
 
 def test_gradient_of_the_mse_through_the_interpolation() -> None:

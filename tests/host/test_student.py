@@ -417,7 +417,10 @@ def test_configs_of_something_else_are_refused(tmp_path: Path) -> None:
         ({**good, "format_version": 2}, "format 2"),
         ([1], "format list"),
         ({**good, "colour": 1}, "colour"),
-        ({**good, "hidden": "128"}, "wrong type"),
+        ({**good, "hidden": "128"}, "hidden is '128', expected a whole number"),
+        ({**good, "hidden": 96.5}, "hidden is 96.5, expected a whole number"),
+        ({**good, "heads": True}, "heads is True, expected a whole number"),
+        ({**good, "dropout": None}, "dropout is None, expected a finite number"),
     ]:
         with pytest.raises(DataError, match=words):
             StudentConfig.load(write_json(tmp_path / "config.json", value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -270,6 +271,30 @@ def test_hashes_tell_teachers_apart(tiny_teacher: Teacher, tiny_teacher_path: Pa
     again = Teacher.load(str(tiny_teacher_path), window=64, stride=16)
     assert tiny_teacher.sha256() == again.sha256() != other.sha256()
     assert tiny_teacher.tokenizer_sha256() == again.tokenizer_sha256() != other.tokenizer_sha256()
+
+
+def test_the_config_is_hashed_where_it_decides_the_logits(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_teacher_path, tmp_path / "same")
+    config = json.loads((tiny_teacher_path / "config.json").read_text())
+    (tmp_path / "same" / "config.json").write_text(
+        json.dumps({**config, "transformers_version": "4.0.0", "architectures": ["BertModel"], "dtype": "float16"})
+    )
+    shutil.copytree(tiny_teacher_path, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    teachers = [
+        Teacher.load(str(path), window=64, stride=16)
+        for path in (tiny_teacher_path, tmp_path / "same", tmp_path / "other")
+    ]
+    assert len({teacher.sha256() for teacher in teachers}) == 1
+    first, same, other = (teacher.config_sha256() for teacher in teachers)
+    assert first == same != other
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "vulkan", "xla", "nonsense", "", "-1"])
+def test_a_device_that_cannot_be_used_is_one_sentence(tiny_teacher_path: Path, device: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be used .*name another") as caught:
+        Teacher.load(str(tiny_teacher_path), device=device, window=64, stride=16)
+    assert "\n" not in str(caught.value) and repr(device) in str(caught.value)
 
 
 def test_loading_is_silent(tiny_teacher_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import os
 import random
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qa_edge import vectors as module
 from qa_edge.vectors import read_vectors
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -50,6 +52,24 @@ def test_wanted_words_in_file_order(tmp_path: Path, write: Writer) -> None:
     expected = np.array([[0.1, -0.2, 3], [1e-3, 0.5, -4], [4, 4, 4]], dtype=np.float32)
     np.testing.assert_array_equal(vectors.array, expected)
     assert (vectors.dim, vectors.lines) == (3, 4)
+
+
+def test_reading_shows_progress_over_the_file_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, list[int]]] = []
+
+    @contextmanager
+    def watched(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        seen.append((total, []))
+        yield seen[-1][1].append
+
+    monkeypatch.setattr(module, "progress", watched)
+    noise = random.Random(0)
+    raw = "".join(f"w{n} {noise.random()} {noise.random()}\n" for n in range(90_000)).encode()
+    for write in (write_plain, write_gzip, write_zip):
+        path = write(tmp_path, raw)
+        assert read_vectors(path, {"w7"}).lines == 90_000
+        total, steps = seen.pop()
+        assert total == -(-path.stat().st_size // (1 << 20)) > 1 and sum(steps) == total and min(steps) >= 0
 
 
 @writers
