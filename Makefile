@@ -50,8 +50,8 @@ $(DEMO)/demo.qab: $(wildcard $(EXAMPLE)/*) | $(VENV)/.train
 	$(BIN)/qa-edge distill --squad $(EXAMPLE)/train.json --dev $(EXAMPLE)/dev.json --vectors $(EXAMPLE)/vectors.txt.gz \
 	    --labels $(EXAMPLE)/labels --preset edge --epochs 14 --batch-size 8 --warmup 50 --schedule cosine --rho 0.5 \
 	    --mse-weight 0.1 --dropout 0 --character-dropout 0 --survival 1 -o $(DEMO)
-	$(BIN)/qa-edge export $(DEMO) --onnx -o $@ --licence data="Apache-2.0 (qa-edge's own example)" \
-	    --licence vectors="PDDL 1.0 (GloVe 6B)"
+	$(BIN)/qa-edge export $(DEMO) --onnx --int8 -o $@ --questions $(EXAMPLE)/dev.json --margin 5 \
+	    --licence data="Apache-2.0 (qa-edge's own example)" --licence vectors="PDDL 1.0 (GloVe 6B)"
 
 demo: demo-text $(DEMO)/demo.qab
 	$(BIN)/qa-edge info $(DEMO)/demo.qab
@@ -83,8 +83,9 @@ smoke: $(VENV)/.dev
 	    --max-steps 5 -o $(SMOKE)
 	$(BIN)/qa-edge distill --resume $(SMOKE)
 	$(BIN)/qa-edge evaluate $(SMOKE) --squad $(EXAMPLE)/dev.json
-	$(BIN)/qa-edge export $(SMOKE) --onnx -o $(SMOKE)/smoke.qab
+	$(BIN)/qa-edge export $(SMOKE) --onnx --tflite --int8 --fp32 --margin 100 -o $(SMOKE)/smoke.qab
 	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json
+	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --engine tflite --precision fp32
 	$(BIN)/qa-edge answer $(SMOKE)/smoke.qab --question "Where is the switch?" --context "The switch is under the lid."
 	$(BIN)/qa-edge bench $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --limit 20 --cold-starts 1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qa_edge.progress import progress
 from qa_edge.squad import Squad
 from qa_edge_runtime.decoder import decode_spans
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import read_json
 
 if TYPE_CHECKING:
@@ -18,17 +18,27 @@ KINDS = ("bundle", "run", "teacher")
 TEACHER_QUESTIONS = 256
 
 
-def predict(path: str | Path, squad: Squad, *, threads: int = 1, device: str | None = None) -> dict[str, str]:
+def predict(
+    path: str | Path,
+    squad: Squad,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int = 1,
+    device: str | None = None,
+) -> dict[str, str]:
     """The answer to every question of a data set that is not marked impossible, by question id.
 
     :param path: a bundle (the device runtime answers), a run's folder (torch) or a teacher's folder.
-    :param threads: threads of a bundle's engine.
+    :param engine: of a bundle, and `precision` and `threads`; see `Answerer.load`.
     :param device: where a run or a teacher computes; None lets accelerate choose.
     :raises DataError: if the folder is none of these.
     """
     kind = model_kind(path)
     if kind == "bundle":
-        return predict_with_bundle(path, squad, threads=threads)
+        return predict_with_bundle(path, squad, engine=engine, precision=precision, threads=threads)
+    if engine is not None or precision is not None:
+        raise InputError(f"{path} is a {kind}, which torch runs: engine and precision are a bundle's")
     from accelerate import PartialState
 
     device = device or str(PartialState().device)
@@ -67,12 +77,15 @@ def model_kind(path: str | Path) -> str:
     raise DataError(f"{folder} has neither a manifest.json nor a config.json; {expected}")
 
 
-def predict_with_bundle(path: str | Path, squad: Squad, *, threads: int = 1) -> dict[str, str]:
+def predict_with_bundle(
+    path: str | Path, squad: Squad, *, engine: str | None = None, precision: str | None = None, threads: int = 1
+) -> dict[str, str]:
     """Answers of a bundle through the device runtime; needs its engine and no torch."""
     from qa_edge_runtime.answerer import Answerer
 
     predictions: dict[str, str] = {}
-    with Answerer.load(path, threads=threads) as answerer, progress("evaluate", _count(squad)) as advance:
+    answerer = Answerer.load(path, engine=engine, precision=precision, threads=threads)
+    with answerer, progress("evaluate", _count(squad)) as advance:
         for _, paragraph in squad.paragraphs():
             questions = [question for question in paragraph.questions if not question.impossible]
             if not questions:

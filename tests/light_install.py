@@ -18,7 +18,19 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "qa_edge" / "example"
 TRAINING = ("torch", "transformers", "spacy", "onnx", "safetensors", "accelerate", "scipy", "tensorboard")
-COMMANDS = ("answer", "bench", "check", "distill", "evaluate", "export", "info", "label", "prepare", "teach")
+COMMANDS = (
+    "answer",
+    "bench",
+    "check",
+    "distill",
+    "evaluate",
+    "export",
+    "info",
+    "label",
+    "prepare",
+    "sensitivity",
+    "teach",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +54,7 @@ def check_host(bundle: str) -> None:
     script = Path(sys.executable).with_name("qa-edge")
     usage = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert not [command for command in COMMANDS if command not in usage], usage
-    assert json.loads(output("qa_edge", "info", bundle, "--json"))["format_version"] == 1
+    assert json.loads(output("qa_edge", "info", bundle, "--json"))["format_version"] == 2
     first = json.loads((EXAMPLE / "dev.json").read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]
     asked = ("--question", first["qas"][0]["question"], "--context", first["context"])
     answered = json.loads(output("qa_edge", "answer", bundle, *asked, "--json"))

@@ -21,6 +21,8 @@ LOGIT_DECIMALS = 4
 def make_cases(answerer: Answerer, pairs: Sequence[tuple[str, str]]) -> bytes:
     """Run a bundle on questions with their contexts and write down what it did, as `cases.json`.
 
+    `engine` and `precision` say which graph the logits are of: another one's differ as its verification says.
+
     Each case holds `question` and `context`; under `question_side` and `context_side` the tokens [text, start, end],
     word ids and character ids; `start_logits` and `end_logits`, rounded; the `answer` with its characters, and
     `margin`, how far its logit lies above the next best span's (null if there is no other): another runtime must give
@@ -47,7 +49,8 @@ def make_cases(answerer: Answerer, pairs: Sequence[tuple[str, str]]) -> bytes:
                 "margin": round(best[0].logit - best[1].logit, LOGIT_DECIMALS) if len(best) > 1 else None,
             }
         )
-    content = {"format_version": FORMAT_VERSION, "logit_decimals": LOGIT_DECIMALS, "cases": cases}
+    made_by = {"engine": answerer.engine, "precision": answerer.precision}
+    content = {"format_version": FORMAT_VERSION, **made_by, "logit_decimals": LOGIT_DECIMALS, "cases": cases}
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 

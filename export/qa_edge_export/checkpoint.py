@@ -69,7 +69,6 @@ class Checkpoint:
     :ivar arrays: the weights by name, float32, Linear weights as [out, in]; see `array_shapes`.
     :ivar vectors: word vectors, float16, shape (words + 1, word_dim); row 0, the unknown word's, is not used.
     :ivar tokenizer_json: bytes of `tokenizer.json`, as they go into the bundle.
-    :ivar vocabulary_json: the same of `vocabulary.json`.
     """
 
     folder: Path
@@ -78,7 +77,6 @@ class Checkpoint:
     arrays: Mapping[str, np.ndarray]
     vectors: np.ndarray
     vocabulary: Vocabulary
-    vocabulary_json: bytes
     tokenizer: Tokenizer
     tokenizer_json: bytes
 
@@ -115,7 +113,6 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
         arrays=_read_arrays(run, sizes),
         vectors=_read_vectors(run, vocabulary.word_rows, sizes.word_dim),
         vocabulary=vocabulary,
-        vocabulary_json=(run / VOCABULARY_NAME).read_bytes(),
         tokenizer=tokenizer,
         tokenizer_json=(run / TOKENIZER_NAME).read_bytes(),
     )
@@ -213,12 +210,15 @@ def _read_arrays(run: Path, sizes: StudentSizes) -> dict[str, np.ndarray]:
 
 
 def _read_vectors(run: Path, rows: int, word_dim: int) -> np.ndarray:
-    """The word table; characters alone (word_dim 0) need no file."""
+    """The word vectors; characters alone (word_dim 0) need no file."""
     if word_dim == 0:
         return np.zeros((rows, 0), dtype=np.float16)
     source = run / VECTORS_NAME
     if not source.is_file():
-        raise DataError(f"run folder {run} has no {VECTORS_NAME}; a student with word vectors needs it")
+        raise DataError(
+            f"run folder {run} has no {VECTORS_NAME}: a checkpoint that was kept without its word vectors gets them"
+            " back by tools/restore_vectors.py"
+        )
     found = _read_safetensors(source)
     if "vectors" not in found:
         raise DataError(f"{source} has no array vectors; expected one of shape [{rows}, {word_dim}]")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from qa_edge.cli import answer, bench, check, distill, evaluate, export, info, label, prepare, teach
+from qa_edge.cli import answer, bench, check, distill, evaluate, export, info, label, prepare, sensitivity, teach
 from qa_edge_runtime.errors import QaEdgeError
 
 RESUMABLE = ("prepare", "label", "teach", "distill")
@@ -104,5 +104,5 @@ def main() -> None:
     """Distil a BERT question answerer into a small QANet, export it, and let a device answer with it."""
 
 
-for _module in (check, prepare, label, teach, distill, evaluate, export, info, answer, bench):
+for _module in (check, prepare, label, teach, distill, evaluate, export, sensitivity, info, answer, bench):
     main.add_command(_module.command)

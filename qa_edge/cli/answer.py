@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qa_edge.cli.options import threads_option
+from qa_edge.cli.options import engine_options
 from qa_edge.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--context", help="The text to answer from.")
 @click.option("--context-file", metavar="FILE", help="The same in a file, UTF-8; - is standard input.")
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Answers wanted, best first.")
-@threads_option
+@engine_options
 @json_option
 def command(
     bundle: str,
@@ -31,6 +31,8 @@ def command(
     context: str | None,
     context_file: str | None,
     top_k: int,
+    engine: str | None,
+    precision: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -48,7 +50,7 @@ def command(
     from qa_edge_runtime.errors import InputError
 
     text = _read_file(str(context_file)) if context is None else context
-    with Answerer.load(bundle, threads=threads) as answerer:
+    with Answerer.load(bundle, engine=engine, precision=precision, threads=threads) as answerer:
         questions = _questions() if question is None else iter([question])
         asked = 0
         for one in questions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from qa_edge.cli.options import threads_option
+from qa_edge.cli.options import engine_options
 from qa_edge.cli.output import json_option
 
 
@@ -20,10 +20,18 @@ from qa_edge.cli.output import json_option
 @click.option(
     "--cold-starts", type=click.IntRange(0), default=5, show_default=True, help="Fresh processes that are timed."
 )
-@threads_option
+@engine_options
 @json_option
 def command(
-    bundle: str, squad: str | None, limit: int, repeat: int | None, cold_starts: int, threads: int, as_json: bool
+    bundle: str,
+    squad: str | None,
+    limit: int,
+    repeat: int | None,
+    cold_starts: int,
+    engine: str | None,
+    precision: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Answer real questions one by one: p50, p90, p99 of each stage, cold start, peak memory, the machine named."""
     from qa_edge_runtime.latency import MINIMUM_QUERIES, bench_questions, format_report, measure_latency
@@ -31,6 +39,13 @@ def command(
     questions = bench_questions(bundle, squad, limit=limit)
     passes = repeat or -(-MINIMUM_QUERIES // max(1, len(questions.pairs)))
     report = measure_latency(
-        bundle, questions.pairs, threads=threads, repeat=passes, cold_starts=cold_starts, source=questions.source
+        bundle,
+        questions.pairs,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        repeat=passes,
+        cold_starts=cold_starts,
+        source=questions.source,
     )
     click.echo(report.to_json() if as_json else format_report(report))

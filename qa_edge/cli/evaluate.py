@@ -6,7 +6,7 @@ import json
 
 import click
 
-from qa_edge.cli.options import threads_option
+from qa_edge.cli.options import engine_options
 from qa_edge.cli.output import json_option, log, print_facts, print_json
 
 
@@ -15,10 +15,17 @@ from qa_edge.cli.output import json_option, log, print_facts, print_json
 @click.option("--squad", metavar="DEV.json", required=True, help="SQuAD JSON with reference answers.")
 @click.option("--predictions", metavar="FILE", help="Answers to score instead: JSON, question id to text.")
 @click.option("-o", "--output", metavar="FILE", help="Write the answers, as --predictions reads them.")
-@threads_option
+@engine_options
 @json_option
 def command(
-    model: str | None, squad: str, predictions: str | None, output: str | None, threads: int, as_json: bool
+    model: str | None,
+    squad: str,
+    predictions: str | None,
+    output: str | None,
+    engine: str | None,
+    precision: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Answer every question and score the answers as the official script of SQuAD v1.1 does.
 
@@ -39,7 +46,7 @@ def command(
         from qa_edge.evaluate import predict
 
         assert model is not None
-        answers = predict(model, data, threads=threads)
+        answers = predict(model, data, engine=engine, precision=precision, threads=threads)
     scores = score_predictions(expected, answers)
     if output is not None:
         atomic_write(output, json.dumps(answers, ensure_ascii=False) + "\n")

@@ -21,29 +21,35 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         print_json({**json.loads(manifest.to_json()), "size_bytes": opened.size_bytes})
         return
-    rows, columns = manifest.table.shape
-    student, scores, verification = manifest.student, manifest.scores, manifest.verification
+    table, student = manifest.table, manifest.student
+    scores, verification = manifest.scores, manifest.verification
     facts: dict[str, object] = {
         "name": manifest.name,
         "format": manifest.format_version,
         "created": f"{manifest.created} by qa-edge {manifest.qa_edge_version}, spaCy {manifest.spacy_version}",
-        "engine": manifest.engine,
+        "engines": "; ".join(f"{engine} ({', '.join(manifest.precisions(engine))})" for engine in manifest.engines),
         "size": f"{opened.size_bytes / 1e6:.2f} MB",
-        "words": f"{rows - 1:,} of {columns} numbers ({manifest.table.dtype})",
-        "student": f"{student.get('preset')} preset, hidden {manifest.hidden}, {student.get('heads')} heads",
+        "words": f"{table.rows - 1:,} of {table.hidden} numbers ({table.dtype})",
+        "student": f"{student.get('preset')} preset, hidden {manifest.hidden}, heads: {student.get('heads')}",
         "answers": f"up to {manifest.max_answer_tokens} tokens",
         "scores": "not measured",
         "verified": "no",
         "licences": "; ".join(f"{name}: {text}" for name, text in manifest.licences.items()) or "not stated",
     }
     if scores and {"exact_match", "f1"} <= scores.keys():
-        place = f" on {scores.get('total')} questions of {scores['on']}" if "on" in scores else ""
+        place = f" on {scores['total']} questions" if "total" in scores else ""
+        place += f" of {scores['on']}" if place and "on" in scores else ""
         facts["scores"] = f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}{place}"
     if {"equal_spans", "questions", "largest_difference"} <= verification.keys():
+        graph = " ".join(str(verification[name]) for name in ("engine", "precision") if name in verification)
         facts["verified"] = (
             f"{verification['equal_spans']} of {verification['questions']} answers equal to the trained student's, "
-            f"largest difference of logits {verification['largest_difference']:.1e}"
+            f"largest difference of logits {verification['largest_difference']:.1e}{f' ({graph})' if graph else ''}"
         )
     print_facts(facts, title=bundle)
-    files = [[name, f"{record.size_bytes / 1e6:.3f} MB"] for name, record in sorted(manifest.files.items())]
-    print_table(("file", "size"), files)
+    verified = {graph.file: graph.verification.get("scores", {}) for graph in manifest.graphs}
+    f1 = {file: f"{figures['f1']:.2f}" for file, figures in verified.items() if "f1" in figures}
+    files = [
+        [name, f"{record.size_bytes / 1e6:.3f} MB", f1.get(name, "")] for name, record in sorted(manifest.files.items())
+    ]
+    print_table(("file", "size", "F1 when verified"), files)

@@ -75,7 +75,7 @@ def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Callable[[F],
     def add(function: F) -> F:
         for name, (kind, default, text) in reversed(list(table.items())):
             shown = "" if default is None else f"  [default: {default}]"
-            option = click.option(f"--{name.replace('_', '-')}", name, type=kind, callback=_finite, help=text + shown)
+            option = click.option(f"--{name.replace('_', '-')}", name, type=kind, callback=finite, help=text + shown)
             function = option(function)
         return function
 
@@ -91,14 +91,14 @@ def with_prepare_settings(function: F) -> F:
             type=kind,
             default=default,
             show_default=default is not None,
-            callback=_finite,
+            callback=finite,
             help=text,
         )
         function = option(function)
     return function
 
 
-def _finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+def finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Refuse nan, which is in every range that is checked by its ends, and inf."""
     if isinstance(value, float) and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number.", context, parameter)
@@ -115,6 +115,20 @@ def vectors_path(value: str | None) -> str | None:
     return None if value == "none" else value
 
 
-threads_option = click.option(
-    "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the bundle's engine."
-)
+def engine_options(command: F) -> F:
+    """Options of how a bundle is run: `engine`, `precision` and `threads`."""
+    for option in (
+        click.option(
+            "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the engine."
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["int8", "fp16", "fp32"]),
+            help="If not given int8, fp16, fp32: the first in the bundle; tflite-runtime: fp32, fp16, never int8.",
+        ),
+        click.option(
+            "--engine", type=click.Choice(["onnx", "tflite"]), help="The first that is installed if not given."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -14,6 +14,7 @@ from pathlib import Path
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import DataError, QaEdgeError
+from qa_edge_runtime.graphs import ENGINES, PRECISIONS
 from qa_edge_runtime.machine import peak_memory_bytes
 
 
@@ -73,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("bundle")
 
     for command in (answer, bench):
+        command.add_argument("--engine", choices=ENGINES, help="the first that is installed if not given")
+        command.add_argument(
+            "--precision",
+            choices=PRECISIONS,
+            help="int8, fp16, fp32: the first in the bundle if not given, but no int8 in tflite-runtime",
+        )
         command.add_argument("--threads", type=_from_one, default=1, metavar="N", help="threads of the engine (1)")
     for command in (answer, bench, info):
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -82,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 def _answer(options: argparse.Namespace) -> None:
     context = options.context if options.context is not None else _read_text(options.context_file)
     began = time.perf_counter()
-    with Answerer.load(options.bundle, threads=options.threads) as answerer:
+    with Answerer.load(
+        options.bundle, engine=options.engine, precision=options.precision, threads=options.threads
+    ) as answerer:
         loaded = time.perf_counter()
         answers = answerer.answers(options.question, context, top_k=options.top_k)
         answered = time.perf_counter()
@@ -102,7 +111,15 @@ def _bench(options: argparse.Namespace) -> None:
 
     pairs, source = bench_questions(options.bundle, options.squad, limit=options.limit)
     repeat = options.repeat or -(-MINIMUM_QUERIES // max(1, len(pairs)))
-    report = measure_latency(options.bundle, pairs, threads=options.threads, repeat=repeat, source=source)
+    report = measure_latency(
+        options.bundle,
+        pairs,
+        engine=options.engine,
+        precision=options.precision,
+        threads=options.threads,
+        repeat=repeat,
+        source=source,
+    )
     _print(report.to_json() if options.json else format_report(report))
 
 
@@ -111,19 +128,21 @@ def _info(options: argparse.Namespace) -> None:
     if options.json:
         _print(bundle.manifest.to_json().rstrip())
         return
-    manifest = bundle.manifest
+    manifest, table = bundle.manifest, bundle.manifest.table
+    groups = f" with a scale for each {table.group_size}" if table.quantised else ""
     rows = {
         "name": manifest.name,
         "format": manifest.format_version,
         "created": f"{manifest.created} by qa-edge {manifest.qa_edge_version}, spaCy {manifest.spacy_version}",
-        "engine": manifest.engine,
         "size": f"{bundle.size_bytes / 1e6:.2f} MB",
-        "words": f"{manifest.table.shape[0] - 1} of {manifest.table.shape[1]} numbers ({manifest.table.dtype})",
+        "table": f"{table.rows:,} rows of {table.hidden} numbers, {table.dtype}{groups}",
         "answers": f"up to {manifest.max_answer_tokens} tokens",
         "scores": json.dumps(manifest.scores) if manifest.scores else "not measured",
         "licences": json.dumps(manifest.licences, ensure_ascii=False) if manifest.licences else "not stated",
     }
-    files = [f"  {name:<18}{record.size_bytes / 1e6:>9.3f} MB" for name, record in manifest.files.items()]
+    sizes = {name: f"{record.size_bytes / 1e6:>9.3f} MB" for name, record in manifest.files.items()}
+    graphs = {graph.file: f"  {graph.role} graph, {graph.engine}, {graph.precision}" for graph in manifest.graphs}
+    files = [f"  {name:<20}{size}{graphs.get(name, '')}" for name, size in sizes.items()]
     _print("\n".join([*(f"{name:<10}{value}" for name, value in rows.items()), "files", *files]))
 
 

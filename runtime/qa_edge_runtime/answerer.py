@@ -12,9 +12,10 @@ import numpy as np
 
 from qa_edge_runtime.answers import Answer, decode_answers
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.engine import Engine, open_engine
+from qa_edge_runtime.engine import Engine, choose_engine, open_engine
 from qa_edge_runtime.errors import BundleError, EngineError, InputError
-from qa_edge_runtime.states import CACHE_TOKENS, TokenStates
+from qa_edge_runtime.positions import PositionSignals
+from qa_edge_runtime.states import CACHE_TOKENS, LookedUp, TokenStates
 from qa_edge_runtime.tokenizer import Token, Tokenizer
 
 
@@ -28,10 +29,11 @@ class ContextLogits(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """What one question took, by stage in milliseconds, and how many of its distinct tokens were remembered.
+    """What one question took, by stage in milliseconds, and where the states of its tokens came from.
 
-    `look_up_ms` is ids, rows of the table and the token graph for tokens that are not remembered; `infer_ms` is the
-    core graph; `decode_ms` ends with the answers' characters.
+    `look_up_ms` is ids, rows of the table and the token graph for tokens that are neither in it nor remembered;
+    `infer_ms` is the core graph; `decode_ms` ends with the answers' characters. Of the `distinct_tokens` of context and
+    question `unknown_tokens` are not in the table, and `remembered_tokens` of these were computed before.
     """
 
     tokenise_ms: float
@@ -41,6 +43,7 @@ class StageTimes:
     context_tokens: int
     question_tokens: int
     distinct_tokens: int
+    unknown_tokens: int
     remembered_tokens: int
 
     @property
@@ -56,6 +59,9 @@ class Answerer:
     bundle's files at the end.
 
     :ivar bundle: the opened bundle, with its manifest.
+    :ivar engine: "onnx" or "tflite", as bundles name it; `engine_name` and `engine_version` are those of the package
+        that runs it.
+    :ivar precision: "int8", "fp16" or "fp32", of the core graph.
     :ivar observer: called with the `StageTimes` of every question answered, if not None.
     """
 
@@ -63,6 +69,8 @@ class Answerer:
         self,
         bundle: Bundle,
         *,
+        engine: str | None = None,
+        precision: str | None = None,
         threads: int = 1,
         cache_tokens: int = CACHE_TOKENS,
         observer: Callable[[StageTimes], None] | None = None,
@@ -73,14 +81,18 @@ class Answerer:
         self.observer = observer
         self._max_tokens = bundle.manifest.max_answer_tokens
         self._tokenizer: Tokenizer = bundle.tokenizer()
-        core = open_engine(bundle, "core", threads=threads)
+        self.engine, self.precision = choose_engine(bundle, engine=engine, precision=precision)
+        core, token = (
+            open_engine(bundle, role, engine=self.engine, precision=self.precision, threads=threads)
+            for role in ("core", "token")
+        )
         self.engine_name, self.engine_version = core.name, core.version
+        self._positions = PositionSignals(bundle.manifest.hidden)
         self._core: Engine | None = core
         self._states: TokenStates | None = TokenStates(
             bundle.vocabulary(),
             bundle.table,
-            open_engine(bundle, "token", threads=threads),
-            hidden=bundle.manifest.hidden,
+            token,
             characters_per_word=bundle.manifest.characters_per_word,
             capacity=cache_tokens,
         )
@@ -90,19 +102,31 @@ class Answerer:
         cls,
         path: str | os.PathLike[str],
         *,
+        engine: str | None = None,
+        precision: str | None = None,
         threads: int = 1,
         cache_tokens: int = CACHE_TOKENS,
         observer: Callable[[StageTimes], None] | None = None,
     ) -> Answerer:
         """Open a bundle, checked, and load its graphs.
 
+        :param engine: "onnx" or "tflite"; if None, the first that is installed and that the bundle has graphs for.
+        :param precision: "int8", "fp16" or "fp32" of the core graph; if None, the fastest that the bundle has.
         :param threads: threads of the inference engine.
-        :param cache_tokens: token states that are remembered; 20,000 take about 10 MB.
+        :param cache_tokens: states of words outside the table that are remembered; 20,000 take about 10 MB.
         :param observer: called with the `StageTimes` of every question answered.
-        :raises BundleError: if the bundle is missing, cut, changed or newer.
-        :raises MissingExtraError: if the bundle's engine is not installed.
+        :raises BundleError: if the bundle is missing, cut, changed, older or newer.
+        :raises InputError: if the engine or the precision is not one that the bundle has graphs for.
+        :raises MissingExtraError: if no engine of the bundle, or not the one named, is installed.
         """
-        return cls(Bundle.open(path), threads=threads, cache_tokens=cache_tokens, observer=observer)
+        return cls(
+            Bundle.open(path),
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            cache_tokens=cache_tokens,
+            observer=observer,
+        )
 
     def answer(self, question: str, context: str) -> Answer:
         """The best answer: `context[answer.start:answer.end] == answer.text`.
@@ -137,11 +161,11 @@ class Answerer:
         """
         context, context_tokens, _ = self._read_context(context)
         question_tokens = self._tokenizer(_check_text(question, "question"))
-        states, _, _ = self._look_up(context_tokens, question_tokens)
-        return ContextLogits(*self._infer(states, len(context_tokens)), context_tokens)
+        looked_up = self._look_up(context_tokens, question_tokens)
+        return ContextLogits(*self._infer(looked_up.states, len(context_tokens)), context_tokens)
 
     def forget(self) -> None:
-        """Forget the remembered token states: the next question is answered as the first one was."""
+        """Forget the computed token states: the next question is answered as the first one was."""
         if self._states is not None:
             self._states.clear()
 
@@ -170,9 +194,9 @@ class Answerer:
         began = time.perf_counter()
         question_tokens = self._tokenizer(question)
         tokenised = time.perf_counter()
-        states, distinct, remembered = self._look_up(context_tokens, question_tokens)
+        found_states = self._look_up(context_tokens, question_tokens)
         looked_up = time.perf_counter()
-        start, end = self._infer(states, len(context_tokens))
+        start, end = self._infer(found_states.states, len(context_tokens))
         inferred = time.perf_counter()
         found = decode_answers(context, context_tokens, start, end, self._max_tokens, top_k)
         decoded = time.perf_counter()
@@ -185,14 +209,15 @@ class Answerer:
                     decode_ms=1e3 * (decoded - inferred),
                     context_tokens=len(context_tokens),
                     question_tokens=len(question_tokens),
-                    distinct_tokens=distinct,
-                    remembered_tokens=remembered,
+                    distinct_tokens=found_states.distinct,
+                    unknown_tokens=found_states.unknown,
+                    remembered_tokens=found_states.remembered,
                 )
             )
         return found
 
-    def _look_up(self, context: list[Token], question: list[Token]) -> tuple[np.ndarray, int, int]:
-        """States of the context's tokens, then of the question's, and the counts that `TokenStates` gives."""
+    def _look_up(self, context: list[Token], question: list[Token]) -> LookedUp:
+        """States of the context's tokens, then of the question's."""
         if self._states is None:
             raise EngineError("this Answerer was closed; load the bundle again")
         return self._states([token.text for token in (*context, *question)])
@@ -200,7 +225,15 @@ class Answerer:
     def _infer(self, states: np.ndarray, context_tokens: int) -> tuple[np.ndarray, np.ndarray]:
         if self._core is None:
             raise EngineError("this Answerer was closed; load the bundle again")
-        outputs = self._core.run({"context": states[:context_tokens], "question": states[context_tokens:]})
+        context, question = states[:context_tokens], states[context_tokens:]
+        outputs = self._core.run(
+            {
+                "context": context,
+                "question": question,
+                "context_position": self._positions(len(context)),
+                "question_position": self._positions(len(question)),
+            }
+        )
         start, end = outputs["start_logits"], outputs["end_logits"]
         for name, logits in (("start_logits", start), ("end_logits", end)):
             if logits.shape != (context_tokens,) or not np.isfinite(logits).all():

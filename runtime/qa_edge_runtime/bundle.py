@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from qa_edge_runtime.errors import BundleError, QaEdgeError
 from qa_edge_runtime.files import atomic_folder, atomic_write, read_json, sha256_file
@@ -26,6 +23,7 @@ from qa_edge_runtime.manifest import (
     TableSpec,
     TensorSpec,
 )
+from qa_edge_runtime.table import TokenTable
 from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
 
@@ -40,13 +38,12 @@ class Bundle:
     """An opened bundle: its files are those that export wrote, byte for byte.
 
     :ivar path: the folder.
-    :ivar table: word vectors, float16 or float32, shape (words + 1, columns), memory-mapped read-only; row 0 is the
-        unknown word.
+    :ivar table: states of words, mapped read-only.
     """
 
     path: Path
     manifest: Manifest
-    table: np.ndarray
+    table: TokenTable
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -61,23 +58,23 @@ class Bundle:
         manifest = _read_manifest(folder)
         for name, record in manifest.files.items():
             _check_file(folder, name, record)
-        return cls(path=folder, manifest=manifest, table=_map_table(folder, manifest.table))
+        return cls(path=folder, manifest=manifest, table=TokenTable.open(folder, manifest.table))
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files that the manifest lists."""
         return sum(record.size_bytes for record in self.manifest.files.values())
 
-    def graph_bytes(self, role: str) -> bytes:
-        """The graph `role` ("token" or "core") as its engine reads it.
+    def graph_bytes(self, graph: GraphSpec) -> bytes:
+        """A graph as its engine reads it.
 
+        :param graph: one of `manifest.graphs`.
         :raises BundleError: if the file went away since the bundle was opened.
         """
-        name = self.manifest.graphs[role].file
         try:
-            return (self.path / name).read_bytes()
+            return (self.path / graph.file).read_bytes()
         except OSError as error:
-            raise BundleError(f"bundle {self.path}: {name} cannot be read: {error.strerror or error}") from error
+            raise BundleError(f"bundle {self.path}: {graph.file} cannot be read: {error.strerror or error}") from error
 
     def tokenizer(self) -> Tokenizer:
         """The bundle's tokenizer.
@@ -98,7 +95,7 @@ class Bundle:
             vocabulary = Vocabulary.load(self.path / VOCABULARY_NAME)
         except QaEdgeError as error:
             raise BundleError(f"bundle {self.path}: {VOCABULARY_NAME} cannot be used: {error}") from error
-        rows = self.manifest.table.shape[0]
+        rows = self.manifest.table.rows
         if len(vocabulary.words) + 1 != rows:
             raise BundleError(
                 f"bundle {self.path}: {VOCABULARY_NAME} has {len(vocabulary.words)} words, so that"
@@ -128,14 +125,13 @@ def write_bundle(
     path: str | os.PathLike[str],
     files: Mapping[str, bytes],
     *,
-    graphs: Mapping[str, GraphSpec],
+    graphs: Sequence[GraphSpec],
     table: TableSpec,
     student: Mapping[str, Any],
     qa_edge_version: str,
     spacy_version: str,
     name: str | None = None,
     created: str | None = None,
-    engine: str = "onnx",
     max_answer_tokens: int = 30,
     scores: Mapping[str, Any] | None = None,
     verification: Mapping[str, Any] | None = None,
@@ -145,6 +141,8 @@ def write_bundle(
     """Write a bundle under a temporary name, open it as a device would, and only then give it its name.
 
     :param files: content of each file but the manifest, by name; hashes and sizes are computed here.
+    :param graphs: at least one core graph, and one token graph for each engine that has a core graph.
+    :param table: as `quantise_rows` made the rows and scales under `files`.
     :param name: what the bundle calls itself; the folder's name without .qab if not given.
     :param created: time in ISO 8601; now (UTC) if not given.
     :param force: replace a bundle that exists.
@@ -158,13 +156,12 @@ def write_bundle(
         created=created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         qa_edge_version=qa_edge_version,
         spacy_version=spacy_version,
-        engine=engine,
         max_answer_tokens=max_answer_tokens,
         files={
             file: FileRecord(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
             for file, content in sorted(files.items())
         },
-        graphs=graphs,
+        graphs=tuple(graphs),
         table=table,
         student=student,
         scores=scores,
@@ -229,23 +226,3 @@ def _check_file(folder: Path, name: str, record: FileRecord) -> None:
             )
     except OSError as error:
         raise BundleError(f"bundle {folder}: {name} cannot be read: {error.strerror or error}") from error
-
-
-def _map_table(folder: Path, spec: TableSpec) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):  # of a shape beyond all memory, which is refused
-            table = np.load(folder / spec.file, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        # numpy's advice, to unpickle a file of another kind, is not ours.
-        reason = "it does not begin as a .npy file does" if "allow_pickle=`" in str(error) else error
-        raise BundleError(f"bundle {folder}: {spec.file} is not a table that numpy reads ({reason})") from error
-    if not isinstance(table, np.ndarray):
-        table.close()
-        raise BundleError(f"bundle {folder}: {spec.file} is an archive of arrays; expected one array (.npy)")
-    if table.shape != spec.shape or table.dtype != np.dtype(spec.dtype) or not table.flags.c_contiguous:
-        order = "" if table.flags.c_contiguous else ", column by column"
-        raise BundleError(
-            f"bundle {folder}: {spec.file} is {table.dtype} {list(table.shape)}{order}; the manifest declares"
-            f" {spec.dtype} {list(spec.shape)}, row by row"
-        )
-    return table

@@ -1,4 +1,4 @@
-"""Cold start and memory: one answer in a process of its own, `python -m qa_edge_runtime.cold_start BUNDLE THREADS`."""
+"""Cold start and memory: one answer in a process of its own, run by `measure_cold_start`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ class ColdStart:
     peak_memory_bytes: int | None
 
 
-def measure_cold_start(path: Path, questions: Sequence[tuple[str, str]], threads: int, processes: int) -> ColdStart:
+def measure_cold_start(
+    path: Path, questions: Sequence[tuple[str, str]], *, engine: str, precision: str, threads: int, processes: int
+) -> ColdStart:
     """Time fresh processes, each on another question, and take the memory of one more on the longest text.
 
     :param questions: (question, context) pairs, one at least.
+    :param engine: of the bundle, "onnx" or "tflite", with the precision of its core graph.
     :raises EngineError: if a process fails or does not end.
     """
-    runs = [_fresh_process(path, questions[index % len(questions)], threads) for index in range(processes)]
+    settings = (str(path), engine, precision, str(threads))
+    runs = [_fresh_process(settings, questions[index % len(questions)]) for index in range(processes)]
     longest = max(questions, key=lambda pair: len(pair[0]) + len(pair[1]))
-    peaks = [run["peak_memory_bytes"] for run in (*runs, _fresh_process(path, longest, threads))]
+    peaks = [run["peak_memory_bytes"] for run in (*runs, _fresh_process(settings, longest))]
     known = [peak for peak in peaks if peak is not None]
     return ColdStart(
         processes=processes,
@@ -50,9 +54,9 @@ def measure_cold_start(path: Path, questions: Sequence[tuple[str, str]], threads
     )
 
 
-def _fresh_process(path: Path, pair: tuple[str, str], threads: int) -> dict[str, Any]:
+def _fresh_process(settings: Sequence[str], pair: tuple[str, str]) -> dict[str, Any]:
     """Times and peak memory of one answer in a process of its own."""
-    command = [sys.executable, "-m", "qa_edge_runtime.cold_start", str(path), str(threads)]
+    command = [sys.executable, "-m", "qa_edge_runtime.cold_start", *settings]
     # As JSON on standard input: an argument can hold neither U+0000 nor a lone surrogate.
     text = json.dumps(pair).encode("ascii")
     began = time.perf_counter()
@@ -67,12 +71,12 @@ def _fresh_process(path: Path, pair: tuple[str, str], threads: int) -> dict[str,
     return {"total_ms": total_ms, **json.loads(done.stdout)}
 
 
-def _answer_once(path: str, threads: int) -> int:
+def _answer_once(path: str, engine: str, precision: str, threads: str) -> int:
     """What the fresh process does: the pair from standard input, times to standard output."""
     question, context = json.loads(sys.stdin.buffer.read())
     began = time.perf_counter()
     try:
-        with Answerer.load(path, threads=threads) as answerer:
+        with Answerer.load(path, engine=engine, precision=precision, threads=int(threads)) as answerer:
             loaded = time.perf_counter()
             answerer.answer(question, context)
             answered = time.perf_counter()
@@ -85,4 +89,4 @@ def _answer_once(path: str, threads: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_answer_once(sys.argv[1], int(sys.argv[2])))
+    sys.exit(_answer_once(*sys.argv[1:]))

@@ -1,22 +1,39 @@
-"""Inference engines behind one small protocol: named arrays in, named arrays out."""
+"""Inference engines behind one small protocol: named arrays in, named arrays out; and which of them a bundle gets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import BundleError, EngineError, InputError, MissingExtraError
-from qa_edge_runtime.manifest import GraphSpec, TensorSpec
+from qa_edge_runtime.graphs import ENGINES, PRECISIONS, GraphSpec
+from qa_edge_runtime.onnx_engine import OnnxEngine
+from qa_edge_runtime.tflite_engine import TfliteEngine
 
 # No engine gains from more, and waiting threads take so much of a small machine that an answer takes minutes.
 MAX_THREADS = 64
 
+# Engine of the format -> modules that run it, the first of which is taken that is installed.
+_MODULES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+_NEEDS = {
+    "onnx": 'ONNX Runtime: pip install "qa-edge-runtime[onnx]"',
+    "tflite": 'LiteRT: pip install "qa-edge-runtime[tflite]"',
+}
+# Its int8 kernels of matrix products give wrong numbers without a word. Our int8 graphs therefore ask for
+# FULLY_CONNECTED in version 12, which tflite-runtime does not know, so that it refuses them rather than runs them.
+_WITHOUT_INT8 = "tflite_runtime"
+
 
 class Engine(Protocol):
-    """One graph, loaded and checked; `run` may be called from several threads at once."""
+    """One graph, loaded and checked; `run` may be called from several threads at once.
+
+    :ivar name: the package that runs it: "onnxruntime", "ai-edge-litert" or "tflite-runtime".
+    :ivar version: of that package.
+    """
 
     name: str
     version: str
@@ -29,112 +46,90 @@ class Engine(Protocol):
         ...
 
 
-class OnnxEngine:
-    """A graph run by ONNX Runtime on the CPU.
+class EngineChoice(NamedTuple):
+    """Engine ("onnx" or "tflite") and precision ("int8", "fp16" or "fp32") of a bundle's core graph."""
 
-    :param model: the graph's bytes, so that what runs is what was checked.
-    :param role: the noun for messages: "token" or "core".
-    :param spec: the tensors that the manifest declares.
-    :param threads: threads within an operator; operators run one after another. One is the default because two are
-        slower as soon as anything else runs.
-    :raises MissingExtraError: if ONNX Runtime is not installed.
-    :raises EngineError: if ONNX Runtime refuses the graph.
-    :raises BundleError: if the graph's tensors are not those that the manifest declares.
+    engine: str
+    precision: str
+
+
+def choose_engine(bundle: Bundle, *, engine: str | None = None, precision: str | None = None) -> EngineChoice:
+    """Engine and precision for a bundle: those named, else the best that is installed and in the bundle.
+
+    Of engines the first that is installed, ONNX Runtime before LiteRT; of precisions int8, then fp16, then fp32, but
+    fp32, then fp16 under tflite-runtime, which cannot run int8.
+
+    :raises InputError: if what is named does not exist, or is not in the bundle.
+    :raises MissingExtraError: if no engine is installed that would do, tflite-runtime for int8 among them; the message
+        names what is missing.
     """
-
-    name = "onnxruntime"
-
-    def __init__(self, model: bytes, *, role: str, spec: GraphSpec, threads: int = 1) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            message = 'this bundle needs ONNX Runtime: pip install "qa-edge-runtime[onnx]"'
-            raise MissingExtraError(message) from error
-        self.version: str = onnxruntime.__version__
-        self.role = role
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        # A memory pattern is kept for each combination of lengths: with texts of all lengths that only grows, and
-        # graphs of this size run no slower without.
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has no base class of its own errors
-            raise EngineError(f"ONNX Runtime {self.version} refused {spec.file}: {_first_line(error)}") from error
-        check_tensors(spec.file, "input", _tensors(self._session.get_inputs()), spec.inputs)
-        check_tensors(spec.file, "output", _tensors(self._session.get_outputs()), spec.outputs)
-        self._outputs = [tensor.name for tensor in spec.outputs]
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the graph; see `Engine.run`."""
-        try:
-            values = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:  # as above; out of memory on a very long context ends here too
-            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
-            raise EngineError(f"the {self.role} graph failed on {shapes}: {_first_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
+    for noun, named, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if named is not None and named not in known:
+            raise InputError(f"{noun} is {named!r:.40}, expected {', '.join(known[:-1])} or {known[-1]}")
+    manifest = bundle.manifest
+    candidates = [
+        candidate
+        for candidate in manifest.engines
+        if engine in (candidate, None) and (precision is None or precision in manifest.precisions(candidate))
+    ]
+    if not candidates:
+        wanted = " in ".join(part for part in (engine, precision) if part)
+        held = "; ".join(f"{name} in {', '.join(manifest.precisions(name))}" for name in manifest.engines)
+        raise InputError(f"bundle {bundle.path} has no graph for {wanted}, it has {held}: name one of these")
+    for candidate in candidates:
+        module = next(filter(_is_installed, _MODULES[candidate]), None)
+        if module is None:
+            continue
+        runnable = manifest.precisions(candidate)
+        if module == _WITHOUT_INT8:
+            runnable = tuple(held for held in reversed(runnable) if held != "int8")
+            if not runnable or precision == "int8":
+                instead = f"take precision {runnable[0]}" if runnable else "export the bundle with --fp32"
+                raise MissingExtraError(
+                    "tflite-runtime cannot run int8 graphs, of which its kernels make wrong numbers:"
+                    f' {instead}, or install ai-edge-litert (pip install "qa-edge-runtime[tflite]")'
+                )
+        return EngineChoice(candidate, precision or runnable[0])
+    raise MissingExtraError(f"this bundle needs {', or '.join(_NEEDS[candidate] for candidate in candidates)}")
 
 
-def open_engine(bundle: Bundle, role: str, *, threads: int = 1) -> Engine:
-    """Load one of a bundle's graphs into the engine that the bundle is made for.
+def open_engine(
+    bundle: Bundle, role: str, *, engine: str | None = None, precision: str | None = None, threads: int = 1
+) -> Engine:
+    """Load one of a bundle's graphs.
 
-    :param role: "token" or "core".
-    :raises InputError: if `threads` is not from 1 to 64.
-    :raises BundleError: if this runtime has no such engine, or the graph is not as declared.
-    :raises MissingExtraError: if the engine is not installed.
+    :param role: "token" or "core"; an engine's token graph serves its core graphs of all precisions.
+    :param engine: as for `choose_engine`, and `precision` too.
+    :raises InputError: if `threads` is not from 1 to 64, or as `choose_engine`.
+    :raises BundleError: if the graph is not as the manifest declares it.
+    :raises EngineError: if the engine refuses the graph.
+    :raises MissingExtraError: if no engine is installed that would do.
     """
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise InputError(f"threads is {threads!r:.40}, expected a whole number from 1 to {MAX_THREADS}")
-    if bundle.manifest.engine != "onnx":
-        raise BundleError(
-            f"bundle {bundle.path} needs the engine {bundle.manifest.engine!r:.40}, which this runtime does not have"
-            " (onnx): upgrade qa-edge-runtime"
-        )
-    spec = bundle.manifest.graphs[role]
+    choice = choose_engine(bundle, engine=engine, precision=precision)
+    spec = bundle.manifest.graph(role, choice.engine, choice.precision if role == "core" else None)
+    model = bundle.graph_bytes(spec)
     try:
-        return OnnxEngine(bundle.graph_bytes(role), role=role, spec=spec, threads=threads)
+        return load_engine(model, spec, threads=threads)
     except (BundleError, EngineError) as error:
         raise type(error)(f"bundle {bundle.path}: {error}") from error
 
 
-def check_tensors(file: str, side: str, found: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> None:
-    """Compare a loaded graph's inputs or outputs with the manifest: names, dtypes, ranks and fixed sizes.
+def load_engine(model: bytes, spec: GraphSpec, *, threads: int = 1) -> Engine:
+    """Load a graph that is in no bundle yet into the engine that it was written for.
 
-    A size that the manifest leaves open must be open in the graph; one that it fixes may be either.
-
-    :raises BundleError: naming the file and the tensor.
+    :param model: the graph's bytes.
+    :raises BundleError: if the graph is not as the spec declares it.
+    :raises EngineError: if the engine refuses the graph.
+    :raises MissingExtraError: if the engine is not installed.
     """
-    names = {tensor.name: tensor for tensor in found}
-    if set(names) != {tensor.name for tensor in declared}:
-        expected = ", ".join(tensor.name for tensor in declared)
-        raise BundleError(f"{file} has the {side}s {', '.join(names) or 'none'}; the manifest declares {expected}")
-    for tensor in declared:
-        other = names[tensor.name]
-        fits = len(other.shape) == len(tensor.shape) and all(
-            isinstance(theirs, str) or theirs == ours for theirs, ours in zip(other.shape, tensor.shape, strict=True)
-        )
-        if not fits or other.dtype != tensor.dtype:
-            raise BundleError(
-                f"{file}: {side} {tensor.name} is {other.dtype} {list(other.shape)};"
-                f" the manifest declares {tensor.dtype} {list(tensor.shape)}"
-            )
+    engine_class: type[OnnxEngine] | type[TfliteEngine] = OnnxEngine if spec.engine == "onnx" else TfliteEngine
+    return engine_class(model, spec, threads=threads)
 
 
-_DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
-
-
-def _tensors(nodes: Sequence[Any]) -> list[TensorSpec]:
-    """ONNX Runtime's description of tensors, "tensor(float)" and None for open sizes, in the manifest's words."""
-    tensors = []
-    for node in nodes:
-        dtype = node.type.removeprefix("tensor(").removesuffix(")")
-        shape = tuple(size if isinstance(size, int) else str(size or "any") for size in node.shape)
-        tensors.append(TensorSpec(name=node.name, shape=shape, dtype=_DTYPES.get(dtype, dtype)))
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # something in the way of it, which says that it is not to be had
+        return False

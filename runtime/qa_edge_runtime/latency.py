@@ -25,8 +25,8 @@ MINIMUM_QUERIES = 100
 ORDINARY_WORDS = 60
 NOTES = (
     "warm times run from the caller's two strings to the answer's characters; loading is not in them",
-    "every pass over the questions starts with no token state remembered and remembers as it goes; the tokenizer keeps"
-    " the chunks that it has seen",
+    "every pass over the questions starts with no state of an unknown word remembered and remembers as it goes; the"
+    " tokenizer keeps the chunks that it has seen, and the system the rows of the table that it has read",
     "cold start is a fresh process to its end: interpreter, imports, checking and loading the bundle, one answer",
     "peak memory is the largest of the fresh processes', one of which answered the longest question and context",
 )
@@ -53,10 +53,13 @@ class BenchQuestions(NamedTuple):
 class LatencyReport:
     """What a bundle's answers took on this machine.
 
+    :ivar engine: the package that ran the graphs, and `engine_version` its version.
+    :ivar precision: of the core graph.
     :ivar source: where the questions come from, in words.
     :ivar stages: by name (`tokenise`, `look_up`, `infer`, `decode`, `total`), warm.
-    :ivar remembered_share: of the distinct tokens of a question and its context, the share whose state was remembered
-        from earlier queries of the same pass (0 to 1, over all queries).
+    :ivar table_share: of the distinct tokens of a question and its context, the share whose state came out of the
+        table (0 to 1, over all queries); `remembered_share` is that of unknown words whose state was remembered from
+        earlier queries of the same pass. The token graph ran for the rest.
     :ivar cold_start: None if it was not asked for.
     """
 
@@ -64,6 +67,7 @@ class LatencyReport:
     bundle_bytes: int
     engine: str
     engine_version: str
+    precision: str
     threads: int
     source: str
     queries: int
@@ -71,6 +75,7 @@ class LatencyReport:
     repeat: int
     warmup: int
     stages: Mapping[str, StageLatency]
+    table_share: float
     remembered_share: float
     context_tokens_median: float
     context_tokens_max: int
@@ -126,6 +131,8 @@ def measure_latency(
     bundle_path: str | os.PathLike[str],
     questions: Sequence[tuple[str, str]],
     *,
+    engine: str | None = None,
+    precision: str | None = None,
     threads: int = 1,
     repeat: int = 1,
     warmup: int = 10,
@@ -136,7 +143,8 @@ def measure_latency(
     """Answer real questions one by one and time every stage.
 
     :param questions: (question, context) pairs.
-    :param repeat: passes over the questions; each starts with no token remembered.
+    :param engine: "onnx" or "tflite", and `precision` "int8", "fp16" or "fp32"; chosen as `Answerer.load` does if None.
+    :param repeat: passes over the questions; each starts with no unknown word remembered.
     :param warmup: questions answered before the first pass, not counted.
     :param minimum: fewest queries (questions times passes) that are worth percentiles.
     :param cold_starts: fresh processes that are timed; 0 leaves cold start and memory out.
@@ -157,7 +165,7 @@ def measure_latency(
 
     machine = describe_machine()  # before the measurement adds to the load
     times: list[StageTimes] = []
-    with Answerer.load(bundle_path, threads=threads) as answerer:
+    with Answerer.load(bundle_path, engine=engine, precision=precision, threads=threads) as answerer:
         for index in range(warmup):
             answerer.answer(*questions[index % len(questions)])
         answerer.observer = times.append
@@ -165,15 +173,25 @@ def measure_latency(
             answerer.forget()
             for question, context in questions:
                 answerer.answer(question, context)
-        bundle, engine, engine_version = answerer.bundle, answerer.engine_name, answerer.engine_version
-    cold_start = measure_cold_start(bundle.path, questions, threads, cold_starts) if cold_starts else None
+    cold_start = None
+    if cold_starts:
+        cold_start = measure_cold_start(
+            answerer.bundle.path,
+            questions,
+            engine=answerer.engine,
+            precision=answerer.precision,
+            threads=threads,
+            processes=cold_starts,
+        )
 
     context_tokens = [time.context_tokens for time in times]
+    distinct = sum(time.distinct_tokens for time in times)
     return LatencyReport(
-        bundle=bundle.manifest.name,
-        bundle_bytes=bundle.size_bytes,
-        engine=engine,
-        engine_version=engine_version,
+        bundle=answerer.bundle.manifest.name,
+        bundle_bytes=answerer.bundle.size_bytes,
+        engine=answerer.engine_name,
+        engine_version=answerer.engine_version,
+        precision=answerer.precision,
         threads=threads,
         source=source,
         queries=queries,
@@ -181,7 +199,8 @@ def measure_latency(
         repeat=repeat,
         warmup=warmup,
         stages=summarise_stages(times),
-        remembered_share=sum(time.remembered_tokens for time in times) / sum(time.distinct_tokens for time in times),
+        table_share=1 - sum(time.unknown_tokens for time in times) / distinct,
+        remembered_share=sum(time.remembered_tokens for time in times) / distinct,
         context_tokens_median=float(np.median(context_tokens)),
         context_tokens_max=max(context_tokens),
         question_tokens_median=float(np.median([time.question_tokens for time in times])),
@@ -208,12 +227,13 @@ def format_report(report: LatencyReport) -> str:
     """The report as a table for people, one string without a line end."""
     machine, plural = report.machine, "" if report.threads == 1 else "s"
     lines = [
-        f"{report.bundle}: {report.bundle_bytes / 1e6:.1f} MB, {report.engine} {report.engine_version},"
-        f" {report.threads} thread{plural}; {machine['cpu']}, {machine['cores']} cores,"
+        f"{report.bundle}: {report.bundle_bytes / 1e6:.1f} MB, {report.precision} in {report.engine}"
+        f" {report.engine_version}, {report.threads} thread{plural}; {machine['cpu']}, {machine['cores']} cores,"
         f" load {machine['load_1_minute']}",
         f"{report.queries} queries ({report.questions} questions x {report.repeat}, after {report.warmup} of warm-up);"
         f" median {report.context_tokens_median:.0f} tokens of context (longest {report.context_tokens_max}),"
-        f" {report.question_tokens_median:.0f} of question; {report.remembered_share:.0%} of the tokens remembered",
+        f" {report.question_tokens_median:.0f} of question; {report.table_share:.0%} of the tokens in the table,"
+        f" {report.remembered_share:.0%} remembered",
         f"questions: {report.source}",
         "",
         f"{'stage':<10}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'share':>8}",

@@ -1,16 +1,18 @@
-"""States of tokens: what the network knows of a token before its position, computed once and remembered."""
+"""States of tokens: what the network knows of a token before its position, out of the table or computed once."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from qa_edge_runtime.engine import Engine
 from qa_edge_runtime.errors import EngineError
-from qa_edge_runtime.vocabulary import Vocabulary
+from qa_edge_runtime.table import TokenTable
+from qa_edge_runtime.vocabulary import UNKNOWN_WORD, Vocabulary
 
 # 20,000 states of 128 numbers are 10 MB.
 CACHE_TOKENS = 20_000
@@ -20,65 +22,82 @@ TOKENS_PER_CALL = 1_024
 REMEMBERED_CHARACTERS = 64
 
 
+class LookedUp(NamedTuple):
+    """States of tokens in their order, and where those of the distinct tokens came from.
+
+    `states` is float32 of shape (tokens, hidden); `unknown` of the `distinct` tokens are not in the table, and
+    `remembered` of the unknown ones were computed before.
+    """
+
+    states: np.ndarray
+    distinct: int
+    unknown: int
+    remembered: int
+
+
 class TokenStates:
-    """Word vector, character convolution, projection and highway layers of a token depend on the token alone, so that
-    each distinct token goes through them once; the least recently used are forgotten first.
+    """Looks up the states of tokens: a known word's is its row of the table, an unknown one's comes from the token
+    graph and is remembered; the least recently used are forgotten first.
 
-    Safe to call from several threads: the lock is held for looking up and for remembering, not while the graph runs.
+    Safe to call from several threads: the lock is held for recalling and for remembering, not while the graph runs.
 
-    :param table: word vectors, float16 or float32, shape (words + 1, columns); row 0 is the unknown word.
-    :param hidden: numbers in a state.
-    :param capacity: states that are remembered; 0 remembers none.
+    :param table: states of the vocabulary's words.
+    :param engine: the token graph.
+    :param capacity: states of unknown words that are remembered; 0 remembers none.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
-        table: np.ndarray,
+        table: TokenTable,
         engine: Engine,
         *,
-        hidden: int,
         characters_per_word: int = 16,
         capacity: int = CACHE_TOKENS,
     ) -> None:
         self._vocabulary = vocabulary
         self._table = table
         self._engine = engine
-        self._hidden = hidden
         self._width = characters_per_word
         self._capacity = capacity
         self._lock = threading.Lock()
         self._rows: OrderedDict[str, int] = OrderedDict()
-        self._memory = np.empty((capacity, hidden), dtype=np.float32)
+        self._memory = np.empty((capacity, table.hidden), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def clear(self) -> None:
-        """Forget all tokens."""
+        """Forget all that was computed."""
         with self._lock:
             self._rows.clear()
 
-    def __call__(self, tokens: Sequence[str]) -> tuple[np.ndarray, int, int]:
+    def __call__(self, tokens: Sequence[str]) -> LookedUp:
         """States of tokens in their order.
 
-        :return: float32 array of shape (tokens, hidden), the number of distinct tokens, and how many of those were
-            remembered.
         :raises EngineError: if the token graph fails or gives another shape.
         """
         position = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-        states = np.empty((len(position), self._hidden), dtype=np.float32)
+        distinct = list(position)
+        ids = self._vocabulary.word_ids(distinct)
+        states = self._table.rows(ids)
+        unknown = [distinct[index] for index in np.flatnonzero(ids == UNKNOWN_WORD)]
+        remembered = self._fill_unknown(states, unknown, position) if unknown else 0
+        return LookedUp(states[[position[token] for token in tokens]], len(distinct), len(unknown), remembered)
+
+    def _fill_unknown(self, states: np.ndarray, unknown: list[str], position: dict[str, int]) -> int:
+        """Put the states of unknown tokens where they belong, and return how many of them were remembered."""
         known: list[int] = []
         rows: list[int] = []
         missing: list[str] = []
         with self._lock:
-            for token, index in position.items():
+            for token in unknown:
                 row = self._rows.get(token)
                 if row is None:
                     missing.append(token)
                 else:
                     self._rows.move_to_end(token)
-                    known.append(index)
+                    known.append(position[token])
                     rows.append(row)
             states[known] = self._memory[rows]
         for first in range(0, len(missing), TOKENS_PER_CALL):
@@ -86,17 +105,13 @@ class TokenStates:
             fresh = self._compute(batch)
             states[[position[token] for token in batch]] = fresh
             self._remember(batch, fresh)
-        return states[[position[token] for token in tokens]], len(position), len(known)
+        return len(known)
 
     def _compute(self, tokens: Sequence[str]) -> np.ndarray:
-        ids = self._vocabulary.word_ids(tokens)
-        inputs = {
-            "word_vectors": np.asarray(self._table[ids], dtype=np.float32),
-            "character_ids": self._vocabulary.character_ids(tokens, self._width),
-        }
-        states = self._engine.run(inputs)["states"]
-        if states.shape != (len(tokens), self._hidden):
-            expected = (len(tokens), self._hidden)
+        ids = self._vocabulary.character_ids(tokens, self._width).astype(np.int32)
+        states = self._engine.run({"character_ids": ids})["states"]
+        expected = (len(tokens), self._table.hidden)
+        if states.shape != expected:
             raise EngineError(f"the token graph gave states of shape {states.shape}, expected {expected}: export again")
         return states
 

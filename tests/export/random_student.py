@@ -13,6 +13,11 @@ from safetensors.numpy import save_file
 
 from qa_edge.student.config import StudentConfig
 from qa_edge.student.qanet import Batch, QANet
+from qa_edge_export.checkpoint import Checkpoint, StudentSizes, read_checkpoint
+from qa_edge_export.inference_form import InferenceForm, inference_form
+from qa_edge_export.verify import Question
+from qa_edge_runtime.answers import decode_answers
+from qa_edge_runtime.positions import position_signal
 from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
 
@@ -80,6 +85,28 @@ def random_student(config: StudentConfig, seed: int = 0) -> QANet:
     return student
 
 
+def sizes_of(config: StudentConfig) -> StudentSizes:
+    return StudentSizes(**{name: getattr(config, name) for name in StudentSizes.__dataclass_fields__})
+
+
+def small_form(seed: int = 0, **sizes: Any) -> InferenceForm:
+    """The form, as trained, of a random student."""
+    config = tiny_config(**sizes)
+    return inference_form(sizes_of(config), arrays_of(random_student(config, seed)))
+
+
+def core_inputs(context: np.ndarray, question: np.ndarray) -> dict[str, np.ndarray]:
+    """What the core graph is given with states, shape (tokens, hidden)."""
+    sides = {"context": context, "question": question}
+    positions = {f"{side}_position": position_signal(*states.shape) for side, states in sides.items()}
+    return {name: np.asarray(array, np.float32) for name, array in {**sides, **positions}.items()}
+
+
+def random_inputs(hidden: int, lengths: tuple[int, int], seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng([seed, *lengths])
+    return core_inputs(*(random.normal(size=(tokens, hidden)) for tokens in lengths))
+
+
 def arrays_of(student: QANet) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy() for name, value in student.state_dict().items()}
 
@@ -101,6 +128,11 @@ def write_run(folder: Path, student: QANet, words: Sequence[str] = WORDS) -> Pat
     return folder
 
 
+def small_checkpoint(folder: Path, words: Sequence[str] = WORDS, **sizes: Any) -> Checkpoint:
+    """A random student's run folder, written and read."""
+    return read_checkpoint(write_run(folder, random_student(tiny_config(**sizes)), words))
+
+
 class TorchReference:
     """Logits of the torch student for questions with their contexts, one at a time."""
 
@@ -110,8 +142,32 @@ class TorchReference:
         self.vocabulary = Vocabulary(words=tuple(words), characters=CHARACTERS)
         self.vectors = word_vectors(student.config, words)
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [self.logits(*pair) for pair in pairs]
+    def __call__(self, questions: Sequence[Question]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [self.logits(question.question, question.context) for question in questions]
+
+    def states(self, tokens: Sequence[str]) -> np.ndarray:
+        """States of tokens, float32, shape (tokens, hidden)."""
+        ids = self.vocabulary.word_ids(tokens)
+        width = self.student.config.characters_per_word
+        with torch.no_grad():
+            states = self.student.token(
+                torch.from_numpy(self.vectors[ids].astype(np.float32)),
+                torch.from_numpy(ids == 0),
+                torch.from_numpy(self.vocabulary.character_ids(tokens, width)),
+            )
+        return np.asarray(states.numpy())
+
+    def ask(self, pairs: Sequence[tuple[str, str]]) -> list[Question]:
+        """Questions whose right answers are the torch student's own: its F1 is 100."""
+        return [Question(question, context, (self._answer(question, context),)) for question, context in pairs]
+
+    def forms(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """All tokens of the texts, as they are written there."""
+        return sorted({token.text for pair in pairs for text in pair for token in self.tokenizer(text)})
+
+    def _answer(self, question: str, context: str) -> str:
+        limit = self.student.config.max_answer_tokens
+        return decode_answers(context, self.tokenizer(context), *self.logits(question, context), limit)[0].text
 
     def logits(self, question: str, context: str) -> tuple[np.ndarray, np.ndarray]:
         sides = [[token.text for token in self.tokenizer(text)] for text in (context, question)]

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from random_student import TorchReference, random_student, tiny_config, write_run
-from safetensors.numpy import load_file, save_file
+from random_student import WORDS
+from trained_run import CALIBRATION, PAIRS, Trained, folder_size
 
+import qa_edge_export.export as export_module
 from qa_edge_export.case_texts import CASE_TEXTS
-from qa_edge_export.export import export_bundle, format_report
+from qa_edge_export.report import format_report
+from qa_edge_export.settings import ExportSettings
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.errors import BundleError, DataError, InputError
+from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.table import TABLE_DTYPES
 
-QUESTIONS = [
-    ("Where is the switch?", "The switch is behind the grey panel, above the water meter. The bridge is old."),
-    ("Who can't come?", 'Anna can\'t come - she went to the bridge. "Boris" is in the water.'),
-    ("Why?", "Because."),
-]
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    return Trained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -32,35 +35,161 @@ QUESTIONS = [
     [{}, {"heads": 2}, {"word_dim": 0}, {"word_dim": 0, "words": ()}],
     ids=["one head", "two", "characters", "no words"],
 )
-def test_a_bundle_answers_as_torch_does(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    known = {"words": sizes.pop("words")} if "words" in sizes else {}
-    student = random_student(tiny_config(**sizes))
-    reference = TorchReference(student, **known)
-    run, output, answered = write_run(tmp_path / "run", student, **known), tmp_path / "tiny.qab", []
-    report = export_bundle(
-        run, output, reference=reference, questions=QUESTIONS, licences={"data": "own"}, advance=answered.append
-    )
-    assert report.verification is not None and report.verification.equal_share == 1
-    assert report.verification.largest_difference < 1e-4 and sum(answered) == len(QUESTIONS)
-    with Answerer.load(output) as answerer:
-        for question, context in QUESTIONS:
-            start, end = reference.logits(question, context)
+def test_a_bundle_in_full_precision_answers_as_torch_does(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    trained = Trained(tmp_path, **sizes)
+    report = trained.export(licences={"data": "own"}, scores={"f1": 70.5, "on": "dev"})
+    assert report.bundle is not None and list(report.graphs) == ["core.fp32.onnx"]
+    for found in (report.bundle, report.graphs["core.fp32.onnx"]):
+        assert found.equal_share == 1 and found.largest_difference < 2e-4
+        assert found.scores is not None and found.scores.f1 == 100 and found.scores.total == len(PAIRS)
+    with Answerer.load(report.path) as answerer:
+        for question, context in PAIRS:
             logits = answerer.logits(question, context)
-            np.testing.assert_allclose([logits.start, logits.end], [start, end], atol=1e-4)
-    manifest = Bundle.open(output).manifest
-    assert manifest.verification["questions"] == len(QUESTIONS) and manifest.licences == {"data": "own"}
+            expected = trained.reference.logits(question, context)
+            np.testing.assert_allclose([logits.start, logits.end], expected, atol=2e-4)
+    manifest = Bundle.open(report.path).manifest
+    assert manifest.licences == {"data": "own"} and manifest.scores == {"f1": 70.5, "on": "dev"}
     assert manifest.student["hidden"] == 16 and manifest.max_answer_tokens == 30 and manifest.name == "tiny"
     assert {name: record.size_bytes for name, record in manifest.files.items()} == report.files
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny.qab"]
+    assert trained.left() == ["run", "tiny.qab"]
 
 
-def test_each_conformance_case_is_what_the_bundle_does(tmp_path: Path) -> None:
-    student = random_student(tiny_config())
-    export_bundle(write_run(tmp_path / "run", student), tmp_path / "tiny.qab")
-    bundle = Bundle.open(tmp_path / "tiny.qab")
+def test_several_engines_and_precisions_share_a_bundle(trained: Trained) -> None:
+    pytest.importorskip("ai_edge_litert")
+    settings = ExportSettings(engines=("onnx", "tflite"), precisions=("fp32", "fp16", "int8"), f1_margin=100)
+    report = trained.export(settings=settings)
+    manifest = Bundle.open(report.path).manifest
+    assert manifest.engines == ("onnx", "tflite")
+    assert {graph.file for graph in manifest.graphs} == {
+        *(f"core.{precision}.{engine}" for precision in settings.precisions for engine in settings.engines),
+        *(f"token.{engine}" for engine in settings.engines),
+    }
+    tolerances = {"fp32": 2e-4, "fp16": 0.05, "int8": 1.5}
+    for graph in manifest.graphs:
+        if graph.role == "core":
+            assert graph.verification == report.graphs[graph.file].to_json()
+            assert report.graphs[graph.file].largest_difference < tolerances[graph.precision], graph.file
+    assert report.bundle is not None
+    assert manifest.verification == {**report.bundle.to_json(), "engine": "onnx", "precision": "int8"}
+    exact = [trained.reference.logits(*pair) for pair in PAIRS]
+    spread = np.std(np.concatenate([logits for pair in exact for logits in pair]))
+    for engine in settings.engines:
+        for precision in settings.precisions:
+            with Answerer.load(report.path, engine=engine, precision=precision) as answerer:
+                assert (answerer.engine, answerer.precision) == (engine, precision)
+                found = [answerer.logits(*pair) for pair in PAIRS]
+            off = [
+                np.subtract(logits, expected).ravel()
+                for pair, others in zip(found, exact, strict=True)
+                for logits, expected in zip((pair.start, pair.end), others, strict=True)
+            ]
+            assert np.sqrt(np.mean(np.concatenate(off) ** 2)) < 0.15 * spread, (engine, precision)
+
+
+@pytest.mark.parametrize("dtype", TABLE_DTYPES)
+def test_tables_of_every_dtype_answer_with_known_and_unknown_words(tmp_path: Path, dtype: str) -> None:
+    trained = Trained(tmp_path, hidden=32)
+    # All forms that the student has a vector of, and half of the others in both cases: one that is missing is not found
+    # in lower case either, and what the token graph gives for it is what the student has.
+    known = trained.reference.vocabulary.word_id
+    forms = trained.reference.forms(PAIRS)
+    half = sorted({form.lower() for form in forms if not known(form)})[::2]
+    words = [form for form in forms if known(form) or form.lower() in half]
+    assert len(words) < len(forms) - 50
+    report = trained.export(
+        settings=ExportSettings(precisions=("fp32",), table=dtype, f1_margin=100), required_words=words
+    )
+    manifest = Bundle.open(report.path).manifest
+    assert manifest.table.dtype == dtype and manifest.table.rows == report.words + 1 == len({*words, *WORDS}) + 1
+    assert ("table_scales.npy" in report.files) == (dtype in ("int8", "int4"))
+    token = manifest.graph("token", "onnx")
+    assert token.precision == ("fp32" if dtype == "float32" else "fp16")
+    assert report.bundle is not None and report.graphs["core.fp32.onnx"].largest_difference < 2e-4
+    scale = np.std(np.concatenate([logits for pair in PAIRS for logits in trained.reference.logits(*pair)]))
+    tolerances = {"float32": 1e-4, "float16": 0.02, "int8": 0.2, "int4": 3.0}
+    assert report.bundle.percentile_999 < tolerances[dtype] * scale
+    if dtype == "float32":
+        assert report.bundle.equal_share == 1
+
+
+def test_words_are_those_of_the_text_and_those_required(trained: Trained) -> None:
+    counts = {"the": 9, "The": 5, "bridge": 7, "zxqv": 100, "water": 1}
+    settings = ExportSettings(precisions=("fp32",), words=3)
+    trained.export(settings=settings, counts=counts, required_words=["Wern"], reference=None)
+    assert Bundle.open(trained.folder / "tiny.qab").vocabulary().words == ("Wern", "the", "bridge")
+    report = trained.export("all.qab", ExportSettings(precisions=("fp32",)), required_words=(), reference=None)
+    assert Bundle.open(report.path).vocabulary().words == WORDS, "the run's own, without a text"
+    report = trained.export(
+        "none.qab", ExportSettings(precisions=("fp32",)), counts={}, required_words=(), reference=None
+    )
+    assert report.words == 0, "a text without a word is not the same as no text"
+    with pytest.raises(InputError, match="vocabulary of 4 words was asked for, but there are 3: "):
+        trained.export("no.qab", ExportSettings(words=4), counts={"the": 1, "is": 2, "a": 3}, required_words=())
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_a_bundle_is_no_larger_than_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    trained = Trained(tmp_path)
+    # All that grows with the number of words is at its largest: the cases' own words have the last rows of the table,
+    # and their ids the most digits; there are graphs of all kinds, each with figures.
+    filler = [f"w{number:05}" for number in range(30_000)]
+    words = [*filler[:12_000], *trained.reference.forms(CASE_TEXTS), *filler[12_000:]]
+    precisions = ("fp32", "fp16", "int8")
+    monkeypatch.setattr(export_module, "rank_words", lambda *_, **__: words)
+    common: dict[str, Any] = {"required_words": (), "licences": {"data": "CC BY-SA 4.0 " * 20}}
+    budget = 1_040_000 if dtype == "int8" else 900_000
+    settings = ExportSettings(
+        engines=("onnx", "tflite"), precisions=precisions, table=dtype, max_size_bytes=budget, f1_margin=100
+    )
+    report = trained.export(settings=settings, **common)
+    assert 12_600 < report.words < len(words)
+    assert budget - 40_000 < folder_size(report.path) <= budget
+    assert Bundle.open(report.path).vocabulary().words == tuple(words[: report.words])
+
+
+def test_layers_that_are_kept_in_float_bring_the_graph_nearer(trained: Trained) -> None:
+    reports = [
+        trained.export(f"{len(kept)}.qab", ExportSettings(keep_float=frozenset(kept), f1_margin=100))
+        for kept in ((), ("encoder.attention", "blocks.0.attention", "blocks.0.feedforward", "blocks.1.attention"))
+    ]
+    nothing, some = (report.graphs["core.int8.onnx"] for report in reports)
+    assert some.percentile_999 < nothing.percentile_999
+    assert reports[1].files["core.int8.onnx"] != reports[0].files["core.int8.onnx"]
+    with pytest.raises(InputError, match=r"no layer 'blocks\.9\.attention'; there are encoder\.convolutions\.0, "):
+        trained.export("no.qab", ExportSettings(keep_float=frozenset({"blocks.9.attention"})))
+
+
+@pytest.mark.parametrize("calibration", ["max", "percentile", "error", "dynamic"])
+def test_int8_scales_of_every_kind_give_a_bundle(trained: Trained, calibration: str) -> None:
+    settings = ExportSettings(calibration=calibration, f1_margin=100)
+    report = trained.export(settings=settings, calibration=() if calibration == "dynamic" else CALIBRATION)
+    assert report.graphs["core.int8.onnx"].equal_share > 0.6
+    if calibration != "dynamic":
+        with pytest.raises(InputError, match="calibrate"):
+            trained.export("no.qab", settings, calibration=())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_ort_format_runs_and_answers_equally(trained: Trained, precision: str) -> None:
+    settings = {"precisions": (precision,), "f1_margin": 100}
+    plain, ort = (
+        trained.export(f"{name}.qab", ExportSettings(ort=name == "ort", **settings)) for name in ("plain", "ort")
+    )
+    assert {"token.ort", f"core.{precision}.ort"} < ort.files.keys() and not any("onnx" in name for name in ort.files)
+    assert (ort.path / "token.ort").read_bytes()[4:8] == b"ORTM"
+    with Answerer.load(plain.path) as first, Answerer.load(ort.path) as second:
+        for question, context in PAIRS:
+            left, right = first.logits(question, context), second.logits(question, context)
+            np.testing.assert_allclose(left.start, right.start, atol=1e-3)
+            np.testing.assert_allclose(left.end, right.end, atol=1e-3)
+            assert first.answer(question, context).text == second.answer(question, context).text
+
+
+def test_each_conformance_case_is_what_the_bundle_does(trained: Trained) -> None:
+    forms = trained.reference.forms(CASE_TEXTS)
+    bundle = Bundle.open(trained.export(required_words=forms).path)
     cases, tokenizer, vocabulary = bundle.cases(), bundle.tokenizer(), bundle.vocabulary()
     assert len(cases) == len(CASE_TEXTS) >= 24
-    reference = TorchReference(student)
     for case in cases:
         for text, side in ((case["question"], case["question_side"]), (case["context"], case["context_side"])):
             assert side["tokens"] == [list(token) for token in tokenizer(text)]
@@ -70,119 +199,57 @@ def test_each_conformance_case_is_what_the_bundle_does(tmp_path: Path) -> None:
             assert side["character_ids"] == vocabulary.character_ids(texts).tolist()
         answer = case["answer"]
         assert case["context"][answer["start"] : answer["end"]] == answer["text"]
-        logits = reference.logits(case["question"], case["context"])
-        np.testing.assert_allclose([case["start_logits"], case["end_logits"]], logits, atol=2e-4)
+        logits = trained.reference.logits(case["question"], case["context"])
+        np.testing.assert_allclose([case["start_logits"], case["end_logits"]], logits, atol=3e-4)
 
 
-def test_a_bundle_made_without_a_reference_says_so(tmp_path: Path) -> None:
-    report = export_bundle(write_run(tmp_path / "run", random_student(tiny_config())), tmp_path / "tiny.qab")
-    assert report.verification is None and Bundle.open(tmp_path / "tiny.qab").manifest.verification == {}
-    assert "verified" in format_report(report) and "core.onnx" in format_report(report)
+def test_a_bundle_made_without_a_reference_says_so(trained: Trained) -> None:
+    report = trained.export(reference=None)
+    manifest = Bundle.open(report.path).manifest
+    assert report.bundle is None and manifest.verification == {} and not report.graphs
+    assert all(graph.verification == {} for graph in manifest.graphs)
+    assert "not verified" in format_report(report) and "core.fp32.onnx" in format_report(report)
 
 
-def test_a_bundle_of_other_weights_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    student = random_student(tiny_config())
-    reference, run = TorchReference(student), write_run(tmp_path / "run", student)
-    weights = load_file(run / "model.safetensors")
-    save_file({**weights, "start.weight": -weights["start.weight"]}, run / "model.safetensors")
-    with pytest.raises(BundleError, match=r"'Where is the switch\?'"):
-        export_bundle(run, tmp_path / "new" / "tiny.qab", reference=reference, questions=QUESTIONS)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+def test_the_report_has_a_line_for_each_file_with_its_figures(trained: Trained) -> None:
+    text = format_report(trained.export(settings=ExportSettings(precisions=("fp32", "int8"), f1_margin=100)))
+    lines = {line.split()[0]: line for line in text.splitlines()[1:]}
+    assert {"core.fp32.onnx", "core.int8.onnx", "token.onnx", "table.npy", "cases.json", "in"} < lines.keys()
+    assert "9 of 9" in lines["core.fp32.onnx"] and "100.00" in lines["core.fp32.onnx"]
+    assert "of 9" not in lines["table.npy"]
 
 
-def test_a_bundle_that_stands_there_survives_a_refused_one(tmp_path: Path) -> None:
-    student = random_student(tiny_config())
-    reference, run, output = TorchReference(student), write_run(tmp_path / "run", student), tmp_path / "tiny.qab"
-    export_bundle(run, output, reference=reference, questions=QUESTIONS)
-    before = (output / "manifest.json").read_bytes()
-    weights = load_file(run / "model.safetensors")
-    save_file({**weights, "end.weight": -weights["end.weight"]}, run / "model.safetensors")
-    with pytest.raises(BundleError):
-        export_bundle(run, output, reference=reference, questions=QUESTIONS, force=True)
-    assert (output / "manifest.json").read_bytes() == before
-    with pytest.raises(DataError, match="exists already"):
-        export_bundle(run, output)
-    export_bundle(run, output, force=True)
-    assert (output / "manifest.json").read_bytes() != before
+def test_progress_is_told_of_each_stage_and_of_each_question(trained: Trained) -> None:
+    done: dict[str, list[int]] = {}
+
+    def progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        done[description] = [total, 0]
+        return Stage(done[description])
+
+    trained.export(settings=ExportSettings(precisions=("fp32", "int8"), f1_margin=100), progress=progress)
+    assert {"verify core.fp32.onnx", "verify core.int8.onnx", "verify bundle", "reference"} < done.keys()
+    assert all(total == advanced for total, advanced in done.values()), done
+    assert done["verify bundle"] == [len(PAIRS)] * 2
 
 
-def test_the_run_is_no_place_for_its_bundle(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "around" / "run", random_student(tiny_config()))
-    (run / "manifest.json").write_text("{}")
-    before = sorted(tmp_path.rglob("*"))
-    for output in (run, run / ".." / "run", tmp_path / "around"):
-        with pytest.raises(DataError, match="holds the run"):
-            export_bundle(run, output, force=True)
-    assert sorted(tmp_path.rglob("*")) == before
+class Stage(AbstractContextManager[Callable[[int], None]]):
+    """A stage of work: [units in all, units done]."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self.advance
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def advance(self, units: int) -> None:
+        self.counts[1] += units
 
 
-def test_logits_over_other_tokens_are_refused(tmp_path: Path) -> None:
-    student = random_student(tiny_config())
-    run = write_run(tmp_path / "run", student)
-    with pytest.raises(BundleError, match="same tokens"):
-        export_bundle(
-            run,
-            tmp_path / "tiny.qab",
-            reference=lambda pairs: [(np.zeros(2), np.zeros(2))] * len(pairs),
-            questions=QUESTIONS,
-        )
-    with pytest.raises(InputError, match="no questions"):
-        export_bundle(run, tmp_path / "tiny.qab", reference=TorchReference(student))
-    assert not (tmp_path / "tiny.qab").exists()
-
-
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = write_run(tmp_path / "run", random_student(tiny_config()))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
-    with pytest.raises(DataError, match="free some space"):
-        export_bundle(run, tmp_path / "tiny.qab")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", random_student(tiny_config()))
-    manifests = []
-    for name in ("a.qab", "b.qab"):
-        export_bundle(run, tmp_path / name)
-        manifests.append(json.loads((tmp_path / name / "manifest.json").read_text())["files"])
-    assert manifests[0] == manifests[1]
-
-
-def test_export_needs_no_torch(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", random_student(tiny_config()))
-    script = f"""
-import pkgutil, sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "spacy", "qa_edge"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
-import qa_edge_export
-names = [module.name for module in pkgutil.iter_modules(qa_edge_export.__path__)]
-assert "export" in names
-for name in names:
-    __import__("qa_edge_export." + name)
-from qa_edge_export.export import export_bundle
-export_bundle({str(run)!r}, {str(tmp_path / "tiny.qab")!r})
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("missing", ["onnx", "safetensors"])
-def test_a_missing_extra_is_named(tmp_path: Path, missing: str) -> None:
-    run = write_run(tmp_path / "run", random_student(tiny_config()))
-    script = f"""
-import sys
-sys.modules[{missing!r}] = None
-from qa_edge_export.export import export_bundle
-from qa_edge_runtime.errors import MissingExtraError
-try:
-    export_bundle({str(run)!r}, {str(tmp_path / "tiny.qab")!r})
-except MissingExtraError as error:
-    assert "qa-edge[train]" in str(error)
-else:
-    raise SystemExit("no error")
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_same_run_gives_the_same_files(trained: Trained) -> None:
+    settings = ExportSettings(precisions=("int8",), table="int4", f1_margin=100)
+    paths = [trained.export(name, settings).path for name in ("a.qab", "b.qab")]
+    first, second = (json.loads((path / "manifest.json").read_text())["files"] for path in paths)
+    assert first == second

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qa_edge_export.verify import Logits, compare, refuse_differences
+from qa_edge_export.verify import Logits, Question, Verification, compare, refuse_differences, refuse_loss
 from qa_edge_runtime.errors import BundleError, InputError
+from qa_edge_runtime.tokenizer import Token
+
+CONTEXT = "Anna went to Rome"
+TOKENS = [Token("Anna", 0, 4), Token("went", 5, 9), Token("to", 10, 12), Token("Rome", 13, 17)]
 
 
 def logits(*values: float) -> Logits:
@@ -17,7 +21,7 @@ def logits(*values: float) -> Logits:
 def test_equal_logits_have_equal_spans_and_no_difference() -> None:
     found = compare([logits(0, 3, 1), logits(5)], [logits(0, 3, 1), logits(5)])
     assert (found.questions, found.equal_spans, found.equal_share, found.largest_difference) == (2, 2, 1.0, 0.0)
-    refuse_differences(found, ["a", "b"])
+    refuse_differences(found, [Question("a", ""), Question("b", "")], "the graph")
 
 
 def test_figures_are_those_of_all_logits() -> None:
@@ -34,7 +38,7 @@ def test_figures_are_those_of_all_logits() -> None:
 def test_a_tie_that_rounding_decides_is_no_mistake_but_is_counted() -> None:
     found = compare([logits(0, 2, 2 - 1e-4)], [logits(0, 2 - 1e-4, 2)], max_answer_tokens=1)
     assert found.equal_spans == 0 and not found.decisive_differences
-    refuse_differences(found, ["tie"])
+    refuse_differences(found, [Question("tie", "")], "the graph")
 
 
 def test_a_tie_of_two_spans_excuses_no_third() -> None:
@@ -46,8 +50,10 @@ def test_another_answer_is_refused_by_the_name_of_its_question() -> None:
     reference = [logits(0, 3, 1), logits(0, 3, 1)]
     found = compare(reference, [reference[0], logits(0, 1, 3)])
     assert found.decisive_differences == (1,)
-    with pytest.raises(BundleError, match=r"1 of 2 questions .*'Where is it\?'"):
-        refuse_differences(found, ["Who?", "Where is it?"])
+    with pytest.raises(
+        BundleError, match=r"core\.onnx answers 1 of 2 questions .*'Where is it\?'.*nothing was written"
+    ):
+        refuse_differences(found, [Question("Who?", ""), Question("Where is it?", "")], "the graph core.onnx")
 
 
 def test_the_answer_limit_is_the_decoders() -> None:
@@ -71,3 +77,53 @@ def test_what_cannot_be_compared_is_refused(reference: list[Logits], candidate: 
 def test_nothing_compared_is_said_by_its_count() -> None:
     figures = compare([], []).to_json()
     assert figures["questions"] == 0 and figures["decisive_differences"] == 0
+
+
+def scored(*answers: tuple[str, ...], found: int = 3) -> Verification:
+    """A student that says Rome, and one that says another token, on questions with these answers."""
+    reference, candidate = logits(0, 0, 0, 9), logits(*(9.0 * (number == found) for number in range(4)))
+    count = len(answers)
+    questions = [Question("Where?", CONTEXT, right) for right in answers]
+    return compare([reference] * count, [candidate] * count, questions=questions, tokens=[TOKENS] * count)
+
+
+def test_scores_are_of_both_students_on_the_questions_that_have_answers() -> None:
+    found = scored(("Rome",), ("Rome", "to Rome"), ("went",), (), found=1)
+    assert found.questions == 4 and found.scores is not None and found.reference_scores is not None
+    assert found.scores.total == found.reference_scores.total == 3
+    assert found.reference_scores.f1 == pytest.approx(100 * 2 / 3) and found.scores.f1 == pytest.approx(100 / 3)
+    assert found.f1_loss == pytest.approx(100 / 3)
+    figures = found.to_json()
+    assert figures["scores"]["f1"] == found.scores.f1 and figures["reference_scores"]["total"] == 3
+    assert figures["equal_spans"] == 0 and figures["equal_share"] == 0
+
+
+def test_without_answers_the_trained_student_s_own_are_the_right_ones() -> None:
+    found = scored((), (), found=2)
+    assert found.reference_scores is not None and found.reference_scores.f1 == 100
+    assert found.scores is not None and found.scores.f1 < 100 and found.scores.total == 2
+    with pytest.raises(BundleError, match="100\\.00"):
+        refuse_loss(found, 0.0, "the graph", str)
+
+
+def test_without_questions_nothing_is_scored() -> None:
+    found = compare([logits(0, 3, 1)], [logits(0, 3, 1)])
+    assert found.scores is None and found.reference_scores is None and found.f1_loss == 0
+    assert "scores" not in found.to_json()
+    refuse_loss(found, 0.0, "the graph", str)
+
+
+def test_a_loss_beyond_the_margin_is_refused_with_both_scores_and_the_advice() -> None:
+    found = scored(("Rome",), ("Rome",), found=2)
+    refuse_loss(found, 100.0, "the graph", lambda: "keep it")
+    message = (
+        r"the graph has F1 0\.00 on 2 held-out questions.* 100\.00: .* margin of 99\.9 .*nothing was written: keep it"
+    )
+    with pytest.raises(BundleError, match=message):
+        refuse_loss(found, 99.9, "the graph", lambda: "keep it")
+
+
+def test_better_than_the_trained_student_is_no_loss() -> None:
+    found = scored(("to",), found=2)
+    assert found.f1_loss == -100
+    refuse_loss(found, 0.0, "the graph", "")

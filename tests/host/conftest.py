@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tiny_teacher import Workshop
+
     from qa_edge.features import Features
     from qa_edge.labels import Labels
     from qa_edge.teacher import Teacher
@@ -51,6 +53,7 @@ def tiny_vectors_path(tiny_squad_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_features(tiny_squad_path: Path, tiny_vectors_path: Path) -> Features:
+
     from qa_edge.features import Features
     from qa_edge.prepare import PrepareSettings, prepare
 
@@ -84,3 +87,11 @@ def tiny_labels(tiny_squad_path: Path, tiny_teacher_path: Path) -> Labels:
     return Labels(
         label(tiny_squad_path, str(tiny_teacher_path), tiny_squad_path.with_name("labels"), settings=settings)
     )
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A run and its bundle, made by the command line, for all tests of the session."""
+    from tiny_teacher import workshop
+
+    return workshop(tmp_path_factory.getbasetemp())

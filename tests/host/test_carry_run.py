@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_teacher import SIZES, TRAINING, ran, workshop
+from tiny_teacher import SIZES, TRAINING, Workshop, ran
 
 from qa_edge.checkpoint import TrainingState
 
@@ -20,8 +20,7 @@ def carry(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, timeout=120)
 
 
-def test_a_run_goes_on_elsewhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    shop = workshop(tmp_path_factory.getbasetemp())
+def test_a_run_goes_on_elsewhere(shop: Workshop, tmp_path: Path) -> None:
     inputs = ("--features", shop.run / "features", "--labels", shop.run / "labels", *SIZES, *TRAINING)
     here, there, packed = tmp_path / "here", tmp_path / "there", tmp_path / "run.safetensors"
     ran("distill", *inputs, "--max-steps", "4", "-o", here)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import resource
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_teacher import SIZES, Workshop, ran, run, workshop, write_example_squad
+from tiny_teacher import SIZES, Workshop, ran, run, write_example_squad
 
 import qa_edge
 from qa_edge.cli import main, options
@@ -26,11 +27,6 @@ from qa_edge.train import TrainSettings
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONTEXT = "The [red] main switch is behind\r\nthe grey panel."
 HEAVY = ("torch", "transformers", "spacy", "safetensors", "accelerate", "onnx", "scipy")
-
-
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return workshop(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -50,11 +46,11 @@ def files(tmp_path: Path, shop: Workshop) -> dict[str, Path]:
     for name in ("newer.qab", "cut.qab", "changed.qab", "poor.qab"):
         shutil.copytree(shop.bundle, tmp_path / name)
     manifest = json.loads((tmp_path / "newer.qab" / "manifest.json").read_text())
-    (tmp_path / "newer.qab" / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
-    graph = (tmp_path / "cut.qab" / "core.onnx").read_bytes()
-    (tmp_path / "cut.qab" / "core.onnx").write_bytes(graph[:-1])
-    (tmp_path / "changed.qab" / "core.onnx").write_bytes(graph[:-1] + b"x")
-    (tmp_path / "poor.qab" / "core.onnx").unlink()
+    (tmp_path / "newer.qab" / "manifest.json").write_text(json.dumps({**manifest, "format_version": 3}))
+    graph = (tmp_path / "cut.qab" / "token.onnx").read_bytes()
+    (tmp_path / "cut.qab" / "token.onnx").write_bytes(graph[:-1])
+    (tmp_path / "changed.qab" / "token.onnx").write_bytes(graph[:-1] + b"x")
+    (tmp_path / "poor.qab" / "token.onnx").unlink()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "letter.txt").write_text("")
     names = [*texts, "newer.qab", "cut.qab", "changed.qab", "poor.qab", "taken", "missing", "out"]
@@ -85,6 +81,10 @@ WRONG = [
     (2, "prepare --squad TRAIN --vectors none -o out --heldout 1.5", "heldout is 1.5"),
     (1, "label --squad blank.json --teacher TEACHER -o out", '"context" is blank'),
     (1, "label --squad DEV --teacher missing -o out", "could not be loaded"),
+    (1, "label --squad DEV --teacher TEACHER -o taken", "holds letter.txt but no manifest.json"),
+    (1, "label --squad DEV --teacher TEACHER -o out --device meta", "device 'meta' cannot be used"),
+    (1, "label --squad DEV --teacher TEACHER -o out --device hpu", "device 'hpu' cannot be used"),
+    (1, "label --squad DEV --teacher TEACHER -o out --device nonsense", "device 'nonsense' cannot be used"),
     (2, "label --squad DEV --teacher TEACHER -o out --process 2 --processes 2", "is not one of 2"),
     (2, "distill --squad TRAIN --vectors none --teacher none", "Missing option '-o'"),
     (2, "distill --squad TRAIN --teacher none -o out", "Missing option '--vectors'"),
@@ -123,10 +123,10 @@ WRONG = [
     (2, "export RUN", "Missing option '-o'"),
     (1, "info missing", "does not exist"),
     (1, "info RUN", "manifest.json is missing"),
-    (1, "info newer.qab", "bundle format 2 is newer than this runtime reads (1): upgrade qa-edge-runtime"),
-    (1, "info cut.qab", "core.onnx has"),
-    (1, "info changed.qab", "core.onnx has changed"),
-    (1, "answer poor.qab --question q --context c", "core.onnx is missing"),
+    (1, "info newer.qab", "bundle format 3 is newer than this runtime reads (2): upgrade qa-edge-runtime"),
+    (1, "info cut.qab", "token.onnx has"),
+    (1, "info changed.qab", "token.onnx has changed"),
+    (1, "answer poor.qab --question q --context c", "token.onnx is missing"),
     (2, "answer BUNDLE --question q", "--context or as --context-file"),
     (2, "answer BUNDLE --question q --context c --context-file c", "--context or as --context-file"),
     (2, "answer BUNDLE --context-file -", "give --question"),
@@ -143,7 +143,7 @@ WRONG = [
     (1, "evaluate RUN/features --squad DEV", "features that prepare wrote"),
     (1, "evaluate RUN/labels --squad DEV", "labels that label wrote"),
     (1, "evaluate BUNDLE --squad broken.json", "is not JSON"),
-    (1, "bench changed.qab", "core.onnx has changed"),
+    (1, "bench changed.qab", "token.onnx has changed"),
     (2, "bench BUNDLE --limit 0", "--limit"),
     (2, "bench BUNDLE --threads 1000", "--threads"),
     (2, "nonsense", "No such command"),
@@ -246,7 +246,8 @@ def test_every_setting_is_an_option_with_its_default() -> None:
 
 
 def test_every_command_has_help() -> None:
-    names = {"check", "prepare", "label", "teach", "distill", "export", "info", "answer", "evaluate", "bench"}
+    host = {"check", "prepare", "label", "teach", "distill", "evaluate", "export", "sensitivity"}
+    names = host | {"info", "answer", "bench"}
     assert set(main.commands) == names
     for name in names:
         shown = ran(name, "--help")
@@ -258,6 +259,10 @@ def test_every_command_has_help() -> None:
     assert ran("--version").startswith("qa-edge ")
     result = run()
     assert result.exit_code == 2 and "Commands:" in result.stderr
+
+
+def test_the_example_of_the_package_runs() -> None:
+    assert doctest.testmod(qa_edge) == (0, 5)
 
 
 def test_at_most_eight_names_are_exported_and_they_load() -> None:
@@ -279,8 +284,49 @@ def test_ctrl_c_is_a_sentence(monkeypatch: pytest.MonkeyPatch, shop: Workshop, t
     assert result.exit_code == 130 and result.stderr.endswith("interrupted\n")
 
 
+STOP = """
+import os, signal
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stop())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("qa_edge.interrupt", "--help"),
+        ("qa_edge.cli.prepare", "--help"),
+        ("click", "info"),
+        ("numpy._core.multiarray", "answer"),
+        ("onnxruntime.capi", "answer"),
+        ("onnxruntime.capi.onnxruntime_pybind11_state", "answer"),
+        ("torch._C", "evaluate"),
+    ],
+)
+def test_ctrl_c_during_any_import_is_a_sentence(name: str, command: str, shop: Workshop) -> None:
+    arguments = {
+        "--help": (),
+        "info": (shop.bundle,),
+        "answer": (shop.bundle, "--question", "Where?", "--context", CONTEXT),
+        "evaluate": (shop.run, "--squad", shop.dev),
+    }[command]
+    done = subprocess_run(command, *arguments, code=STOP.format(name=name), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+def test_the_installed_program_is_the_one_that_notices_ctrl_c() -> None:
+    scripts = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert '\nqa-edge = "qa_edge.__main__:main"\n' in scripts
+
+
 def subprocess_run(*arguments: str | Path, code: str = "", **keywords: Any) -> subprocess.CompletedProcess[str]:
-    source = f"import sys\n{code}\nfrom qa_edge.cli import main\nmain(sys.argv[1:])"
+    source = f"import sys\n{code}\nfrom qa_edge.__main__ import main\nmain()"
     command = [sys.executable, "-c", source, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, text=True, env=environment, timeout=120, check=False, **keywords)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from tiny_teacher import SIZES, TRAINING, Workshop, ran, run, workshop, write_example_squad, write_example_teacher
+from full_disk import fill_disk
+from safetensors.numpy import load_file, save_file
+from tiny_teacher import SIZES, TRAINING, Workshop, ran, run, write_example_squad, write_example_teacher
 
 from qa_edge.squad import read_squad
 from qa_edge_runtime.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return workshop(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_info_repeats_what_was_measured(shop: Workshop) -> None:
     assert manifest["verification"]["equal_spans"] == manifest["verification"]["questions"] > 0
     assert manifest["licences"] == {"data": "Apache-2.0"}
     shown = ran("info", shop.bundle)
-    assert "core.onnx" in shown and "12 questions of dev.json" in shown and "Apache-2.0" in shown
+    assert "core.fp32.onnx" in shown and "12 questions of dev.json" in shown and "Apache-2.0" in shown
 
 
 def test_the_verified_questions_are_the_second_half_of_the_heldout(shop: Workshop) -> None:
@@ -128,6 +127,52 @@ def test_a_mistake_before_training_can_be_mended_in_the_same_folder(shop: Worksh
     result = run(*begin, "--teacher", encoder)
     assert result.exit_code == 1 and "no trained question-answering head" in result.stderr
     assert "updates" in ran(*begin, "--teacher", shop.teacher, "--max-steps", "1")
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("student", {"hidden": 96.5}),
+        ("train", {"epochs": 2.5}),
+        ("prepare", {"seed": "0"}),
+        ("label", {"window": None}),
+    ],
+)
+def test_a_recipe_with_a_value_that_cannot_be_is_one_sentence(
+    shop: Workshop, tmp_path: Path, section: str, values: dict[str, object]
+) -> None:
+    recipe = json.loads((shop.run / "recipe.json").read_text())
+    recipe[section] |= values
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    result = run("distill", "--resume", tmp_path)
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert f"{next(iter(values))} is {next(iter(values.values()))!r}, expected" in result.stderr
+
+
+def test_a_state_without_weights_is_one_sentence(shop: Workshop, steps: tuple[str | Path, ...], tmp_path: Path) -> None:
+    begin = ("distill", *steps, "-o", tmp_path / "run", *SIZES, *TRAINING)
+    ran(*begin, "--max-steps", "1")
+    (tensors,) = (tmp_path / "run" / "state").glob("*/tensors.safetensors")
+    save_file({"average": load_file(tensors)["average"]}, tensors)
+    result = run(*begin)
+    assert result.exit_code == 1 and "has no array 'weights'" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("call", [4, 9], ids=["features", "labels"])
+def test_a_full_disk_before_training_is_made_good_by_the_same_command(
+    shop: Workshop, tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = ("--squad", shop.train, "--dev", shop.dev, "--vectors", "none", "--teacher", shop.teacher)
+    begin = ("distill", *inputs, "-o", tmp_path / "run", *SIZES, *TRAINING)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, call)
+        result = run(*begin)
+    assert result.exit_code == 1 and "No space left on device" in result.stderr.splitlines()[-1]
+    assert (tmp_path / "run" / "features").exists() == (call == 9)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    ran(*begin)
+    for name in ("model.safetensors", "scores.json", "labels/questions-00000.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (shop.run / name).read_bytes()
 
 
 def test_an_input_that_changed_is_refused(shop: Workshop, tmp_path: Path) -> None:
@@ -198,7 +243,10 @@ def test_one_article_has_nothing_held_out(shop: Workshop, tmp_path: Path) -> Non
     assert "held-out F1" not in ran(*begin, *SIZES, "--epochs", "1", "--batch-size", "8")
     result = run("export", tmp_path / "run", "-o", tmp_path / "one.qab")
     assert result.exit_code == 1 and "--questions" in result.stderr and not (tmp_path / "one.qab").exists()
-    ran("export", tmp_path / "run", "-o", tmp_path / "one.qab", "--questions", shop.dev)
+    export = ("export", tmp_path / "run", "-o", tmp_path / "one.qab", "--questions", shop.dev)
+    result = run(*export)
+    assert result.exit_code == 1 and "--calibration dynamic" in result.stderr and not (tmp_path / "one.qab").exists()
+    ran(*export, "--calibration", "dynamic", "--margin", "100")
     assert json.loads(ran("info", tmp_path / "one.qab", "--json"))["scores"] is None
 
 
@@ -212,6 +260,75 @@ def test_prepared_steps_in_the_runs_folder_are_used(shop: Workshop, tmp_path: Pa
     assert result.exit_code == 1 and "other settings or vectors" in result.stderr
     ran(*begin, "--max-steps", "1", "--character-count", "2")
     assert (made / "features" / "manifest.json").stat().st_mtime_ns == before
+
+
+COMMANDS = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from qa_edge.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as ended:
+        assert not ended.code, ended
+    sys.stdout.flush()
+"""
+
+
+def in_two_processes(*commands: Sequence[str | Path]) -> list[str]:
+    """Commands one after the other in each of two processes that know of each other, and what each printed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    told = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    lines = json.dumps([[str(word) for word in command] for command in commands])
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", COMMANDS, lines],
+            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        shown = [process.communicate(timeout=120)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0]
+    return shown
+
+
+def test_two_processes_print_once_log_the_mean_and_resume_to_the_same(
+    steps: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    plain = ("--dropout", "0", "--character-dropout", "0", "--survival", "1", "--json")
+    begin = ("distill", *steps, *SIZES, *TRAINING, *plain)
+    # Stopped between two lines of metrics, so that the state holds half a line.
+    shown, nothing = in_two_processes(
+        (*begin, "-o", tmp_path / "parts", "--max-steps", "3"),
+        ("distill", "--resume", tmp_path / "parts", "--json"),
+        (*begin, "-o", tmp_path / "whole"),
+    )
+    assert nothing == ""
+    reports = [json.loads(report) for report in shown.replace("}\n{", "}\0{").split("\0")]
+    assert [report["steps"] for report in reports] == [3, 6, 6]
+    ran(*begin, "-o", tmp_path / "one")
+    one, parts, whole = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "parts", "whole")
+    )
+    for line in (*one, *parts, *whole):
+        line.pop("questions_an_hour", None)
+    assert parts == whole and [line["step"] for line in whole] == [line["step"] for line in one]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("parts", "whole")]
+    assert weights[0] == weights[1]
+    for mine, theirs in zip(one, whole, strict=True):
+        assert mine.pop("kind") == theirs.pop("kind")
+        if "loss" in mine:
+            assert mine == pytest.approx(theirs, rel=1e-3)
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(steps: tuple[str | Path, ...], tmp_path: Path) -> None:

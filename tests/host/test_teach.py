@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_teacher import Workshop, ran, run, workshop, write_example_squad, write_example_teacher
+from tiny_teacher import Workshop, ran, run, write_example_squad, write_example_teacher
 
 from qa_edge.squad import read_squad
 from qa_edge.teach import TeachSettings
@@ -15,11 +15,6 @@ from qa_edge_runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEACHING = ("--epochs", "1", "--batch-tokens", "2048", "--save-every", "1", "--rate", "1e-3")
-
-
-@pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return workshop(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,9 @@ def test_an_encoder_becomes_a_teacher(shop: Workshop, encoder: Path, tmp_path: P
 
     result = run(*teach, "-o", tmp_path / "whole", "--seed", "1")
     assert result.exit_code == 1 and "was begun with seed 0" in result.stderr
+    before = (tmp_path / "whole" / "scores.json").stat().st_mtime_ns
     assert "finished" in ran(*teach, "-o", tmp_path / "whole")
+    assert (tmp_path / "whole" / "scores.json").stat().st_mtime_ns == before
 
 
 def test_answers_are_marked_where_a_window_holds_them(encoder: Path, shop: Workshop) -> None:

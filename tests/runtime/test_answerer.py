@@ -13,30 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_bundle import (
-    CHARACTER_TABLE,
-    END,
-    HIDDEN,
-    PROJECTION,
-    TABLE,
-    WIDTH,
-    core_graph,
-    graph_specs,
-    token_graph,
-    write_tiny_bundle,
-)
+from tiny_bundle import CHARACTER_TABLE, CONTEXT, END, HIDDEN, QUESTION, UNKNOWN, WIDTH, core_graph, write_tiny_bundle
 
 import qa_edge_runtime
-from qa_edge_runtime import states as states_module
 from qa_edge_runtime.answerer import Answerer, StageTimes
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.engine import OnnxEngine
 from qa_edge_runtime.errors import BundleError, EngineError, InputError
+from qa_edge_runtime.positions import position_signal
 from qa_edge_runtime.questions import load_squad_questions
-from qa_edge_runtime.states import TokenStates
 
-QUESTION = "Where is the main switch?"
-CONTEXT = "The main switch is behind the grey panel. The panel is in the hall, next to the stairs."
 CONTEXT_TOKENS = CONTEXT.replace(".", " .").replace(",", " ,").split()
 
 # White space of all kinds, joiners, marks that combine, surrogate-pair emoji, right-to-left text, quotes, affixes.
@@ -54,12 +39,17 @@ def expected_logits(bundle: Bundle, question: str, context: str) -> tuple[np.nda
     """The tiny graphs worked out in numpy, token by token."""
     vocabulary, tokenizer = bundle.vocabulary(), bundle.tokenizer()
 
+    stored = np.load(bundle.path / "table.npy", allow_pickle=False).astype(np.float32)
+    scales = np.load(bundle.path / "table_scales.npy", allow_pickle=False).astype(np.float32)
+    table = stored * np.repeat(scales, HIDDEN // scales.shape[1], axis=1)
+
     def states(text: str) -> np.ndarray:
         rows = []
         for token in tokenizer(text):
-            vector = TABLE[vocabulary.word_id(token.text)].astype(np.float32) @ PROJECTION
-            rows.append(vector + CHARACTER_TABLE[vocabulary.character_ids([token.text], WIDTH)[0]].mean(axis=0))
-        return np.array(rows)
+            word = vocabulary.word_id(token.text)
+            characters = vocabulary.character_ids([token.text], WIDTH)[0]
+            rows.append(table[word] if word else UNKNOWN + CHARACTER_TABLE[characters].mean(axis=0))
+        return np.array(rows) + position_signal(len(rows), HIDDEN)
 
     asked = states(question).mean(axis=0)
     return states(context) @ asked, states(context) @ END @ asked
@@ -129,7 +119,7 @@ def test_white_space_is_never_the_answer(tmp_path: Path) -> None:
     preferred = []
     for scale in (100.0, -100.0):
         path = tmp_path / f"{scale}.qab"
-        write_tiny_bundle(path, files={"core.onnx": core_graph(scale=scale)}, max_answer_tokens=1)
+        write_tiny_bundle(path, files={"core.fp32.onnx": core_graph(scale=scale)}, max_answer_tokens=1)
         with Answerer.load(path) as answerer:
             for question in ("panel", "switch", "grey", "behind", "the", "Where"):
                 start, end, tokens = answerer.logits(question, context)
@@ -187,48 +177,6 @@ def test_answer_does_not_depend_on_what_is_remembered(tiny_path: Path) -> None:
                 assert [a.logit for a in one] == pytest.approx([a.logit for a in other], abs=1e-5)
 
 
-def token_states(bundle: Bundle, capacity: int) -> TokenStates:
-    engine = OnnxEngine(token_graph(), role="token", spec=graph_specs()["token"])
-    return TokenStates(bundle.vocabulary(), bundle.table, engine, hidden=HIDDEN, capacity=capacity)
-
-
-def test_cache_is_bounded_and_forgets_the_least_recently_used(tiny_path: Path) -> None:
-    states = token_states(Bundle.open(tiny_path), capacity=3)
-    assert states(["a", "b", "a", "c"])[1:] == (3, 0)
-    assert states(["a"])[1:] == (1, 1)
-    states(["d"])  # b was used least recently
-    assert len(states) == 3
-    assert states(["b"])[1:] == (1, 0)
-    assert states(["a", "d"])[1:] == (2, 2)
-    states([f"word{number}" for number in range(100)])
-    assert len(states) == 3
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12), max_size=8), st.integers(0, 5))
-@settings(max_examples=50, deadline=None)
-def test_remembered_states_are_the_computed_ones(tiny_path: Path, texts: list[list[str]], capacity: int) -> None:
-    bundle = Bundle.open(tiny_path)
-    states, fresh = token_states(bundle, capacity), token_states(bundle, 0)
-    for tokens in texts:
-        np.testing.assert_allclose(states(tokens)[0], fresh(tokens)[0], atol=1e-6)
-        assert len(states) <= capacity
-
-
-def test_long_tokens_are_not_remembered(tiny_path: Path) -> None:
-    states = token_states(Bundle.open(tiny_path), capacity=10)
-    states(["x" * 10_000])
-    assert len(states) == 0
-
-
-def test_many_tokens_go_through_the_graph_in_several_calls(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = [f"word{number % 70}" for number in range(100)]
-    whole, _, _ = token_states(Bundle.open(tiny_path), capacity=10)(tokens)
-    monkeypatch.setattr(states_module, "TOKENS_PER_CALL", 8)
-    parts, distinct, _ = token_states(Bundle.open(tiny_path), capacity=10)(tokens)
-    assert distinct == 70
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
-
-
 def test_threads_get_the_answers_of_one(tiny_path: Path) -> None:
     contexts = [" ".join(f"w{(number * step) % 97}" for number in range(60)) for step in range(1, 25)]
     with Answerer.load(tiny_path) as alone:
@@ -255,13 +203,30 @@ def test_observer_sees_every_question(tiny_path: Path) -> None:
         answerer.answer(QUESTION, CONTEXT)
         answerer.answer_many([QUESTION, QUESTION], CONTEXT)
     assert len(seen) == 4
-    assert seen[0].remembered_tokens == 0 < seen[0].distinct_tokens
-    assert all(times.remembered_tokens == times.distinct_tokens for times in seen[1:])
+    # where, is, the, main, switch, behind, grey and panel are in the table, as they stand or in lower case.
+    distinct = len({*CONTEXT_TOKENS, "Where", "is", "the", "main", "switch", "?"})
+    known = len({"The", "main", "switch", "is", "behind", "the", "grey", "panel", "Where"})
+    assert [times.distinct_tokens for times in seen] == [distinct] * 4
+    assert [times.unknown_tokens for times in seen] == [distinct - known] * 4
+    assert [times.remembered_tokens for times in seen] == [0, *[distinct - known] * 3]
     for times in seen:
         stages = (times.tokenise_ms, times.look_up_ms, times.infer_ms, times.decode_ms)
         assert min(stages) > 0
         assert times.total_ms == pytest.approx(sum(stages))
         assert (times.context_tokens, times.question_tokens) == (len(CONTEXT_TOKENS), 6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
+def test_answers_with_a_table_of_any_dtype(tmp_path: Path, dtype: str) -> None:
+    write_tiny_bundle(tmp_path / "whole.qab", dtype="float32", group_size=HIDDEN)
+    write_tiny_bundle(tmp_path / "tiny.qab", dtype=dtype, group_size=HIDDEN)
+    with Answerer.load(tmp_path / "tiny.qab") as answerer, Answerer.load(tmp_path / "whole.qab") as whole:
+        start, _, _ = answerer.logits(QUESTION, CONTEXT)
+        expected, _, _ = whole.logits(QUESTION, CONTEXT)
+        tolerance = {"float32": 0.0, "float16": 0.02, "int8": 0.2, "int4": 3.0}[dtype]
+        assert np.abs(start - expected).max() <= tolerance
+        answer = answerer.answer(QUESTION, CONTEXT)
+        assert CONTEXT[answer.start : answer.end] == answer.text
 
 
 def test_closed_answerer_says_so(tiny_path: Path) -> None:
@@ -274,7 +239,7 @@ def test_closed_answerer_says_so(tiny_path: Path) -> None:
 
 
 def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    write_tiny_bundle(tmp_path / "nan.qab", files={"core.onnx": core_graph(scale=float("nan"))})
+    write_tiny_bundle(tmp_path / "nan.qab", files={"core.fp32.onnx": core_graph(scale=float("nan"))})
     with Answerer.load(tmp_path / "nan.qab") as answerer, pytest.raises(BundleError, match="NaN"):
         answerer.answer(QUESTION, CONTEXT)
 

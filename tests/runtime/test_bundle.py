@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,55 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import (
-    COLUMNS,
-    HIDDEN,
-    TABLE,
-    WORDS,
-    core_graph,
-    graph_specs,
-    npy,
-    tiny_files,
-    token_graph,
-    write_tiny_bundle,
-)
+from damage import change_manifest, put, refusal
+from tiny_bundle import HIDDEN, TABLE, WORDS, graph_specs, npy, table_spec, tiny_files, write_tiny_bundle
 
-from qa_edge_runtime.answerer import Answerer
-from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest, TableSpec
-from qa_edge_runtime.engine import OnnxEngine
-from qa_edge_runtime.errors import BundleError, DataError, EngineError, InputError, MissingExtraError
-
-
-def refusal(path: Path) -> str:
-    """The one sentence with which a bundle is refused."""
-    with pytest.raises(BundleError) as caught:
-        Answerer.load(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    return message
-
-
-def change_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    file = path / "manifest.json"
-    manifest = json.loads(file.read_text(encoding="utf-8"))
-    change(manifest)
-    file.write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def put(path: Path, name: str, content: bytes) -> None:
-    """Replace a file and its record, as one would who means to."""
-    (path / name).write_bytes(content)
-    record = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    change_manifest(path, lambda manifest: manifest["files"].update({name: record}))
+from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest
+from qa_edge_runtime.errors import BundleError, DataError
 
 
 def test_opens_what_was_written(tiny_path: Path) -> None:
     bundle = Bundle.open(tiny_path)
     assert bundle.manifest.name == "tiny"
     assert bundle.manifest.hidden == HIDDEN
-    assert isinstance(bundle.table, np.memmap)
-    np.testing.assert_array_equal(bundle.table, TABLE)
+    assert bundle.manifest.characters_per_word == 16
+    assert bundle.manifest.engines == ("onnx",)
+    assert bundle.manifest.precisions("onnx") == ("fp32",)
+    np.testing.assert_allclose(bundle.table.rows(range(len(TABLE))), TABLE, atol=0.02)
     assert bundle.vocabulary().words == WORDS
     assert len(bundle.cases()) == 2
     assert bundle.size_bytes == sum(len(content) for content in tiny_files().values())
@@ -75,6 +39,22 @@ def test_hashes_are_those_of_the_files(tiny_path: Path) -> None:
 
 def test_manifest_survives_the_way_through_json(tiny_path: Path) -> None:
     manifest = replace(Bundle.open(tiny_path).manifest, name="Übung 🙂", scores={"exact_match": 70.5, "f1": 80.25})
+    graphs = [
+        replace(graph, verification={"questions": 1000, "f1": 80.5})
+        for graph in graph_specs(tflite=["fp16", "int8"], onnx=["fp32", "int8"])
+    ]
+    record = next(iter(manifest.files.values()))
+    manifest = replace(
+        manifest,
+        graphs=tuple(graphs),
+        files=dict.fromkeys((*(graph.file for graph in graphs), *manifest.files), record),
+    )
+    assert manifest.engines == ("onnx", "tflite")
+    assert manifest.precisions("tflite") == ("int8", "fp16")
+    assert manifest.graph("token", "tflite").file == "token.tflite"
+    assert manifest.graph("core", "onnx", "int8").file == "core.int8.onnx"
+    with pytest.raises(KeyError):
+        manifest.graph("core", "onnx", "fp16")
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
@@ -100,14 +80,21 @@ def test_changed_byte(copied_path: Path, name: str) -> None:
 
 
 def test_folder_in_place_of_a_file(copied_path: Path) -> None:
-    (copied_path / "core.onnx").unlink()
-    (copied_path / "core.onnx").mkdir()
-    assert "core.onnx is not a file" in refusal(copied_path)
+    (copied_path / "core.fp32.onnx").unlink()
+    (copied_path / "core.fp32.onnx").mkdir()
+    assert "core.fp32.onnx is not a file" in refusal(copied_path)
 
 
-def test_newer_format_is_named_whatever_else_it_holds(copied_path: Path) -> None:
-    (copied_path / "manifest.json").write_text('{"format_version": 3, "files": "elsewhere"}')
-    assert "bundle format 3 is newer than this runtime reads (1): upgrade qa-edge-runtime" in refusal(copied_path)
+@pytest.mark.parametrize(
+    ("version", "part"),
+    [
+        (1, "bundle format 1 is older than this runtime reads (2): export it again"),
+        (3, "bundle format 3 is newer than this runtime reads (2): upgrade qa-edge-runtime"),
+    ],
+)
+def test_another_format_is_named_whatever_else_it_holds(copied_path: Path, version: int, part: str) -> None:
+    (copied_path / "manifest.json").write_text(f'{{"format_version": {version}, "files": "elsewhere"}}')
+    assert part in refusal(copied_path)
 
 
 def test_missing_bundle_file_bundle_and_missing_manifest(tmp_path: Path) -> None:
@@ -129,10 +116,10 @@ def test_missing_bundle_file_bundle_and_missing_manifest(tmp_path: Path) -> None
         b"null",
         b"\xff\xfe{}",
         b"[" * 100_000,
-        b'{"format_version": 1}',
+        b'{"format_version": 2}',
         b'{"format_version": NaN}',
         b'{"format_version": true}',
-        b'{"format_version": "1"}',
+        b'{"format_version": "2"}',
         b'{"format_version": 0}',
         b'{"format_version": ' + b"9" * 5000 + b"}",
     ],
@@ -160,13 +147,11 @@ def test_names_that_lead_elsewhere(copied_path: Path, name: str) -> None:
 
 
 def test_graph_file_that_leads_elsewhere(copied_path: Path) -> None:
-    change_manifest(copied_path, lambda manifest: manifest["graphs"]["core"].update(file="../core.onnx"))
+    change_manifest(copied_path, lambda manifest: manifest["graphs"][0].update(file="../core.onnx"))
     assert "'../core.onnx' is not a plain file name" in refusal(copied_path)
 
 
-@pytest.mark.parametrize(
-    "key", ["name", "created", "engine", "files", "graphs", "table", "decoder", "student", "spacy_version"]
-)
+@pytest.mark.parametrize("key", ["name", "created", "files", "graphs", "table", "decoder", "student", "spacy_version"])
 @pytest.mark.parametrize("value", [None, 7, [1]])
 def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: Any) -> None:
     change_manifest(copied_path, lambda manifest: manifest.update({key: value}))
@@ -177,29 +162,63 @@ def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: An
     ("change", "part"),
     [
         (lambda m: m["files"].pop("cases.json"), "cases.json is needed"),
-        (lambda m: m["files"].pop("core.onnx"), "core.onnx is needed"),
-        (lambda m: m["files"]["core.onnx"].update(sha256="abc"), "files.core.onnx"),
-        (lambda m: m["files"]["core.onnx"].update(size_bytes=-1), "files.core.onnx"),
-        (lambda m: m["graphs"].pop("core"), "the graphs are token; expected token and core"),
-        (lambda m: m["graphs"].update(extra=m["graphs"]["core"]), "the graphs are core and extra and token"),
+        (lambda m: m["files"].pop("core.fp32.onnx"), "core.fp32.onnx is needed"),
+        (lambda m: m["files"].pop("table_scales.npy"), "table_scales.npy is needed"),
+        (lambda m: m["files"]["core.fp32.onnx"].update(sha256="abc"), "files.core.fp32.onnx"),
+        (lambda m: m["files"]["core.fp32.onnx"].update(size_bytes=-1), "files.core.fp32.onnx"),
+        (lambda m: m["graphs"].pop(0), "graphs holds no core graph"),
+        (lambda m: m["graphs"].pop(), "graphs holds 0 token graphs for onnx; expected one for each engine"),
+        (lambda m: m["graphs"].clear(), "graphs holds no core graph"),
+        (lambda m: m["graphs"].append(m["graphs"][0]), "graphs holds two core graphs for onnx in fp32"),
+        (lambda m: m["graphs"].append({**m["graphs"][1], "precision": "int8"}), "graphs holds 2 token graphs for onnx"),
+        (
+            lambda m: m["graphs"].append({**m["graphs"][1], "engine": "tflite"}),
+            "graphs holds 1 token graphs for tflite",
+        ),
+        (lambda m: m["graphs"].append({**m["graphs"][0], "precision": "int8"}), "core.fp32.onnx is declared twice"),
+        (lambda m: m["graphs"].append(7), "graphs[2] is 7, expected an object"),
+        (lambda m: m["graphs"][0].update(role="hub"), "a graph's role is 'hub', expected core or token"),
+        (lambda m: m["graphs"][0].update(role=["core"]), "a graph's role is ['core']"),
+        (lambda m: m["graphs"][0].update(engine="abacus"), "a graph's engine is 'abacus', expected onnx or tflite"),
+        (lambda m: m["graphs"][0].pop("engine"), "a graph's engine is missing"),
+        (lambda m: m["graphs"][0].update(precision="int4"), "a graph's precision is 'int4', expected int8, fp16 or"),
+        (lambda m: m["graphs"][0].update(verification=[]), "graphs[0].verification is []"),
+        (lambda m: m["graphs"][0].update(verification={"questions": "all"}), "verification.questions is 'all'"),
+        (lambda m: m["graphs"][0].update(verification={"scores": None}), "verification.scores is missing, expected an"),
+        (
+            lambda m: m["graphs"][0].update(verification={"scores": [80.5]}),
+            "verification.scores is [80.5], expected an",
+        ),
+        (
+            lambda m: m["graphs"][0].update(verification={"scores": {"f1": "high"}}),
+            "verification.scores.f1 is 'high', expected a number",
+        ),
+        (
+            lambda m: m.update(verification={"reference_scores": {"f1": None}}),
+            "verification.reference_scores.f1 is None",
+        ),
         (lambda m: m.update(scores={"exact_match": "high", "f1": 80.0}), "scores.exact_match is 'high'"),
         (lambda m: m.update(scores={"exact_match": 70, "f1": 10**400}), "scores.f1 is 1000"),
         (lambda m: m.update(verification={"largest_difference": None}), "verification.largest_difference is None"),
-        (lambda m: m["graphs"]["core"]["inputs"].pop(), "expected context, question"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(name="passage"), "expected context, question"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(dtype="float16"), "core graph's input context"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(shape=["n"]), "core graph's input context"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(shape=[384, 6]), "first of any size"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(shape=["n", {}]), "core graph's input context"),
-        (lambda m: m["graphs"]["core"]["inputs"][0].update(shape=["n", 9]), "context has 9 columns"),
-        (lambda m: m["graphs"]["token"]["inputs"][0].update(shape=["n", 9]), "word_vectors has 9 columns"),
-        (lambda m: m["table"].update(dtype="object"), "float16 or float32"),
-        (lambda m: m["table"].update(shape=[10]), "two whole numbers"),
-        (lambda m: m["table"].update(shape=[10, -4]), "two whole numbers"),
-        (lambda m: m["table"].update(shape=[11, COLUMNS]), "vectors.npy is float16 [10, 4]"),
-        (lambda m: m["table"].update(dtype="float32"), "vectors.npy is float16 [10, 4]"),
+        (lambda m: m["graphs"][0]["inputs"].pop(), "expected context, question"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(name="passage"), "expected context, question"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(dtype="float16"), "core graph's input context"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(shape=["n"]), "core graph's input context"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(shape=[384, 6]), "first of any size"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(shape=["n", {}]), "core graph's input context"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(shape=["n", 9]), "core.fp32.onnx: context has 9 columns"),
+        (lambda m: m["graphs"][1]["outputs"][0].update(shape=["n", 9]), "token.onnx: states has 9 columns"),
+        (lambda m: m["graphs"][1]["inputs"][0].update(dtype="int64"), "token graph's input character_ids"),
+        (lambda m: m["table"].update(dtype="object"), "table.dtype is 'object'"),
+        (lambda m: m["table"].update(rows=None), "table.rows is None"),
+        (lambda m: m["table"].update(rows=11), "table.npy is int8 [10, 6]"),
+        (lambda m: m["table"].update(rows=1 << 40), "table.rows is 1099511627776"),
+        (lambda m: m["table"].update(hidden=8, group_size=8), "core.fp32.onnx: context has 6 columns"),
+        (lambda m: m["table"].update(group_size=2), "table_scales.npy is float16 [10, 2]"),
+        (lambda m: m["table"].update(dtype="int4"), "table.npy is int8 [10, 6]"),
+        (lambda m: m["table"].update(file="../table.npy"), "'../table.npy' is not a plain file name"),
+        (lambda m: m["table"].update(scales_file="table.npy"), "table.npy is declared twice"),
         (lambda m: m["decoder"].update(max_answer_tokens=0), "max_answer_tokens"),
-        (lambda m: m.update(engine="abacus"), "needs the engine 'abacus'"),
     ],
 )
 def test_declarations_that_do_not_fit(copied_path: Path, change: Callable[[dict[str, Any]], Any], part: str) -> None:
@@ -207,29 +226,63 @@ def test_declarations_that_do_not_fit(copied_path: Path, change: Callable[[dict[
     assert part in refusal(copied_path)
 
 
-def test_tables_of_another_kind(copied_path: Path) -> None:
-    for array in (TABLE.astype(np.float32), TABLE[:-1], np.asfortranarray(TABLE), TABLE.astype(">f2")):
-        put(copied_path, "vectors.npy", npy(array))
-        assert "vectors.npy is" in refusal(copied_path)
-    for content in (b"", b"text", npy(TABLE)[:-5], npy(TABLE)[:20], b"\x93NUMPY\x01\x00\x10\x00{'descr': print()"):
-        put(copied_path, "vectors.npy", content)
-        assert "vectors.npy is not a table" in refusal(copied_path)
+def test_token_graphs_read_as_many_characters_as_each_other(tiny_path: Path) -> None:
+    manifest = Bundle.open(tiny_path).manifest
+    specs = graph_specs(onnx=["fp32"], tflite=["fp32"])
+    ids = replace(specs[-1].inputs[0], shape=("tokens", 8))
+    record = next(iter(manifest.files.values()))
+    with pytest.raises(BundleError, match=r"token\.tflite: character_ids has 8 columns"):
+        replace(
+            manifest,
+            graphs=(*specs[:-1], replace(specs[-1], inputs=(ids,))),
+            files={**manifest.files, "core.fp32.tflite": record, "token.tflite": record},
+        )
+
+
+@pytest.mark.parametrize("name", ["table.npy", "table_scales.npy"])
+def test_tables_of_another_kind(copied_path: Path, name: str) -> None:
+    whole = np.load(copied_path / name, allow_pickle=False)
+    for array in (whole.astype(np.float32), whole[:-1], np.asfortranarray(whole), whole.astype(">f2")):
+        put(copied_path, name, npy(array))
+        assert f"{name} is" in refusal(copied_path)
+    for content in (b"", b"text", npy(whole)[:-5], npy(whole)[:20], b"\x93NUMPY\x01\x00\x10\x00{'descr': print()"):
+        put(copied_path, name, content)
+        assert f"{name} is not a table" in refusal(copied_path)
+
+
+def test_scales_tampered_with(copied_path: Path) -> None:
+    scales = np.load(copied_path / "table_scales.npy", allow_pickle=False)
+    scales[3] *= 2
+    (copied_path / "table_scales.npy").write_bytes(npy(scales))
+    assert "table_scales.npy has changed since it was exported" in refusal(copied_path)
+    scales[3] = np.inf
+    put(copied_path, "table_scales.npy", npy(scales))
+    assert "table_scales.npy has a scale that is not finite" in refusal(copied_path)
+
+
+def test_state_of_no_word_that_is_not_zeros(copied_path: Path) -> None:
+    rows = np.load(copied_path / "table.npy", allow_pickle=False)
+    scales = np.load(copied_path / "table_scales.npy", allow_pickle=False)
+    rows[0], scales[0] = 1, 1
+    put(copied_path, "table.npy", npy(rows))
+    put(copied_path, "table_scales.npy", npy(scales))
+    assert "table.npy: row 0" in refusal(copied_path)
 
 
 def test_pickled_table_is_not_unpickled(copied_path: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    put(copied_path, "vectors.npy", (tmp_path / "pickled.npy").read_bytes())
-    assert "vectors.npy is not a table" in refusal(copied_path)
+    put(copied_path, "table.npy", (tmp_path / "pickled.npy").read_bytes())
+    assert "table.npy is not a table" in refusal(copied_path)
 
 
 def test_a_table_of_another_kind_is_said_without_advice_to_unpickle_it(copied_path: Path) -> None:
-    put(copied_path, "vectors.npy", b"no array at all")
+    put(copied_path, "table.npy", b"no array at all")
     assert "does not begin as a .npy file does" in refusal(copied_path)
 
 
 def test_archive_in_place_of_a_table(copied_path: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "several.npz", TABLE)
-    put(copied_path, "vectors.npy", (tmp_path / "several.npz").read_bytes())
+    put(copied_path, "table.npy", (tmp_path / "several.npz").read_bytes())
     assert "archive" in refusal(copied_path)
 
 
@@ -252,44 +305,6 @@ def test_cases_of_another_shape(copied_path: Path, content: bytes) -> None:
         Bundle.open(copied_path).cases()
 
 
-def test_graph_that_is_not_as_declared(copied_path: Path) -> None:
-    put(copied_path, "core.onnx", core_graph(end_name="other"))
-    assert "core.onnx has the outputs start_logits, other" in refusal(copied_path)
-
-
-@pytest.mark.parametrize("graph", [{"hidden": 5}, {"state_type": 10}])
-def test_graph_of_another_size_or_dtype(copied_path: Path, graph: dict[str, int]) -> None:
-    put(copied_path, "token.onnx", token_graph(**graph))
-    assert "token.onnx: output states is" in refusal(copied_path)
-
-
-def test_graph_that_the_engine_refuses(copied_path: Path) -> None:
-    put(copied_path, "core.onnx", b"not a graph")
-    with pytest.raises(EngineError, match=r"refused core\.onnx") as caught:
-        Answerer.load(copied_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_engine_failure_names_graph_and_shapes() -> None:
-    engine = OnnxEngine(core_graph(), role="core", spec=graph_specs()["core"])
-    wrong = np.zeros((3, HIDDEN + 1), np.float32)
-    with pytest.raises(EngineError, match=r"core graph failed on context \[3, 7\]"):
-        engine.run({"context": wrong, "question": wrong})
-
-
-def test_missing_engine_names_the_extra(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError) as caught:
-        Answerer.load(tiny_path)
-    assert str(caught.value) == 'this bundle needs ONNX Runtime: pip install "qa-edge-runtime[onnx]"'
-
-
-@pytest.mark.parametrize("threads", [0, -1, 65, 10**10, 1.5, True, "2"])
-def test_threads_out_of_range(tiny_path: Path, threads: Any) -> None:
-    with pytest.raises(InputError, match="threads"):
-        Answerer.load(tiny_path, threads=threads)
-
-
 def test_existing_bundle_is_kept_unless_forced(copied_path: Path) -> None:
     with pytest.raises(DataError, match="exists"):
         write_tiny_bundle(copied_path)
@@ -306,11 +321,15 @@ def test_a_licence_that_is_no_unicode_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"files": {"vectors.npy": npy(TABLE[:-1])}},
+        {"files": {"table.npy": npy(TABLE[:-1])}},
+        {"files": {"table_scales.npy": npy(np.full((len(TABLE), 2), np.nan, np.float16))}},
         {"files": {"tokenizer.json": b"{}"}},
         {"files": {"cases.json": b"{}"}},
         {"files": {"../outside": b""}},
-        {"table": TableSpec(file="elsewhere.npy", shape=(10, COLUMNS), dtype="float16")},
+        {"table": replace(table_spec("int8", 3), file="elsewhere.npy")},
+        {"table": table_spec("int8", HIDDEN)},
+        {"graphs": graph_specs(onnx=["int8"])},
+        {"graphs": []},
         {"max_answer_tokens": 0},
     ],
 )

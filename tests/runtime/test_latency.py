@@ -43,6 +43,7 @@ def stage_times(tokenise: float, look_up: float, infer: float, decode: float) ->
         context_tokens=100,
         question_tokens=10,
         distinct_tokens=80,
+        unknown_tokens=30,
         remembered_tokens=20,
     )
 
@@ -58,11 +59,12 @@ def test_percentiles_and_shares_worked_out_by_hand() -> None:
 
 def test_report_of_a_real_run(report: LatencyReport) -> None:
     assert (report.queries, report.questions, report.repeat) == (100, 2, 50)
-    assert report.engine == "onnxruntime"
+    assert (report.engine, report.precision) == ("onnxruntime", "fp32")
     for latency in report.stages.values():
         assert 0 < latency.p50_ms <= latency.p90_ms <= latency.p99_ms
-    # Passes begin with nothing remembered: the first question knows none of its tokens, the second some of them.
-    assert 0.0 < report.remembered_share < 0.5
+    # Passes begin with nothing remembered: the first question knows none of its new words, the second some of them.
+    assert 0.3 < report.table_share < 0.9
+    assert 0.0 < report.remembered_share < 1 - report.table_share
     cold = report.cold_start
     assert cold is not None
     assert 0 < cold.first_answer_ms < cold.total_ms
@@ -75,7 +77,19 @@ def test_report_as_json_and_as_a_table(report: LatencyReport) -> None:
     assert content["stages"]["total"]["p50_ms"] == report.stages["total"].p50_ms
     assert content["machine"]["cpu"]
     table = format_report(report)
-    for part in ("tokenise", "look up", "infer", "decode", "total", "p50", "p90", "p99", "cold start", "1 thread;"):
+    for part in (
+        "tokenise",
+        "look up",
+        "infer",
+        "decode",
+        "total",
+        "p50",
+        "p90",
+        "p99",
+        "cold start",
+        "1 thread;",
+        "fp32 in onnxruntime ",
+    ):
         assert part in table
     assert cpu_model() in table
     assert all(note[1:] in table for note in NOTES)
@@ -190,11 +204,24 @@ def test_command_reads_a_file_and_names_what_is_wrong_with_it(
 def test_command_info(tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(tiny_path)]) == 0
     text = capsys.readouterr().out
-    assert all(part in text for part in ("tiny", "onnx", "core.onnx", "not measured", "9 of 4 numbers"))
+    assert all(
+        part in text
+        for part in ("tiny", "core graph, onnx, fp32", "core.fp32.onnx", "table_scales.npy", "not measured", "int8")
+    )
+    assert "10 rows of 6 numbers, int8 with a scale for each 3" in text
     assert main(["info", str(tiny_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["format_version"] == 1
+    assert json.loads(capsys.readouterr().out)["format_version"] == 2
     assert main(["info", str(tmp_path / "none.qab")]) == 1
     assert capsys.readouterr().err.startswith("error: bundle ")
+
+
+def test_command_takes_the_engine_and_precision_named(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question, context = PAIRS[0]
+    arguments = ["answer", str(tiny_path), "--question", question, "--context", context]
+    assert main([*arguments, "--engine", "onnx", "--precision", "fp32"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--precision", "int8"]) == 1
+    assert "has no graph for int8, it has onnx in fp32" in capsys.readouterr().err
 
 
 def test_output_that_cannot_be_written(tiny_path: Path) -> None:
@@ -211,7 +238,15 @@ def test_output_that_cannot_be_written(tiny_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["dance"], ["answer"], ["answer", "x.qab", "--question", "?"], ["bench", "x", "--repeat", "0"]]
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["answer"],
+        ["answer", "x.qab", "--question", "?"],
+        ["bench", "x", "--repeat", "0"],
+        ["bench", "x", "--engine", "abacus"],
+    ],
 )
 def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -1,0 +1,45 @@
+"""What the core graph is given for a question, exactly as the trained student has it: no table, nothing rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qa_edge_export.calibrate import CoreInputs
+from qa_edge_export.checkpoint import Checkpoint
+from qa_edge_export.fold import fold_states
+from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.positions import PositionSignals
+from qa_edge_runtime.tokenizer import Token
+
+
+class ExactInputs:
+    """Inputs of the core graph by question and context; each distinct token is folded once and kept."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._positions = PositionSignals(checkpoint.sizes.hidden)
+        self._states: dict[str, np.ndarray] = {}
+
+    def __call__(self, question: str, context: str) -> tuple[CoreInputs, list[Token]]:
+        """The four inputs by name, and the context's tokens.
+
+        :raises InputError: if question or context is blank, which the runtime refuses too.
+        """
+        if not question.strip() or not context.strip():
+            raise InputError(f"the question {question!r:.80} or its context is blank; leave it out")
+        tokens, asked = self._checkpoint.tokenizer(context), self._checkpoint.tokenizer(question)
+        inputs = {
+            "context": self._look_up(tokens),
+            "question": self._look_up(asked),
+            "context_position": self._positions(len(tokens)),
+            "question_position": self._positions(len(asked)),
+        }
+        return inputs, tokens
+
+    def _look_up(self, tokens: Sequence[Token]) -> np.ndarray:
+        words = [token.text for token in tokens]
+        missing = [word for word in dict.fromkeys(words) if word not in self._states]
+        self._states.update(zip(missing, fold_states(self._checkpoint, missing), strict=True))
+        return np.stack([self._states[word] for word in words])

@@ -1,0 +1,73 @@
+"""Checks of a manifest's entries: each refuses in one sentence that names the entry and says what was expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from qa_edge_runtime.errors import BundleError
+
+MANIFEST_NAME = "manifest.json"
+
+# What is shown with a fixed number of digits, where it is there.
+_FIGURES: Mapping[str, frozenset[str]] = {
+    "scores": frozenset({"exact_match", "f1", "total"}),
+    "verification": frozenset({"questions", "equal_spans", "largest_difference"}),
+}
+
+# Objects in a verification that hold figures as `scores` does.
+_VERIFIED_SCORES = frozenset({"scores", "reference_scores"})
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_plain_name(name: Any) -> None:
+    """Refuse a file name that could lead out of the bundle's folder, or that would overwrite the manifest.
+
+    :raises BundleError: if it is anything but letters, digits, dots, dashes and underscores, or starts with a dot.
+    """
+    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
+        raise BundleError(f"{name!r:.120} is not a plain file name inside the bundle; expected one such as core.onnx")
+
+
+def expect(value: Any, kind: type, entry: str) -> Any:
+    """The value, if it is of a kind (dict, list or str).
+
+    :raises BundleError: if it is missing or of another kind.
+    """
+    if not isinstance(value, kind):
+        words: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
+        found = "missing" if value is None else repr(value)
+        raise BundleError(f"{entry} is {found:.80}, expected {words[kind]}")
+    return value
+
+
+def expect_one_of(value: Any, known: tuple[str, ...], entry: str) -> None:
+    """Refuse a value that is none of those known.
+
+    :raises BundleError: naming them.
+    """
+    if value not in known:
+        found = "missing" if value is None else repr(value)
+        raise BundleError(f"{entry} is {found:.80}, expected {', '.join(known[:-1])} or {known[-1]}")
+
+
+def check_figures(entry: str, found: Mapping[str, Any]) -> None:
+    """Refuse figures that cannot be shown as such, where they are there; in a verification its scores' too.
+
+    :param entry: "scores" or "verification".
+    :raises BundleError: naming the figure.
+    """
+    _check_numbers(entry, found, _FIGURES[entry])
+    if entry == "verification":
+        for name in _VERIFIED_SCORES & found.keys():
+            _check_numbers(f"{entry}.{name}", expect(found[name], dict, f"{entry}.{name}"), _FIGURES["scores"])
+
+
+def _check_numbers(entry: str, found: Mapping[str, Any], names: frozenset[str]) -> None:
+    for name in sorted(names & found.keys()):
+        value = found[name]
+        # The bound keeps out whole numbers that no float holds.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e12:
+            raise BundleError(f"{entry}.{name} is {value!r:.80}, expected a number from 0; export the bundle again")
