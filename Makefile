@@ -3,6 +3,7 @@
 #   make test         style, types, the fast tests, a tiny run from end to end, the two light installs
 #   make test-full    all tests, the slow ones over real data too: QA_EDGE_DATA names the folder that holds it
 #   make bench        latency of a bundle on this machine: make bench BUNDLE=first.qab
+#   make peers        the same beside the small BERTs, as docs/performance.md has it: make peers RUN=runs/first SQUAD=dev-v1.1.json
 # PYTHON chooses the interpreter (3.10 or later), TORCH the torch that is installed first.
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-text test test-full bench lint fast-tests smoke light real-data clean
+.PHONY: help demo demo-text test test-full bench peers lint fast-tests smoke light real-data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -109,6 +110,11 @@ real-data:
 
 bench: $(VENV)/.train $(BUNDLE)
 	$(BIN)/qa-edge bench $(BUNDLE)
+
+# RUN is a trained run, whose words and questions the presets with random weights take.
+peers: $(VENV)/.dev
+	@test -n "$(RUN)" -a -n "$(SQUAD)" || { echo "name a run and questions: make peers RUN=runs/first SQUAD=dev-v1.1.json" >&2; exit 2; }
+	$(BIN)/python benchmarks/peers.py --cache benchmarks/.cache --squad $(SQUAD) --bundle edge=$(BUNDLE) --presets $(RUN) -o docs/benchmarks
 
 clean:
 	rm -rf $(VENV) $(DEMO) $(SMOKE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -203,4 +203,4 @@ def _scores(run: Path) -> dict[str, object] | None:
             f"{path} was measured on other weights than {run / WEIGHTS}; delete it to export without scores, "
             "or have distill score the run again"
         )
-    return {name: value for name, value in found.items() if name != "weights_sha256"}
+    return {"of": "the trained student, through torch", **{k: v for k, v in found.items() if k != "weights_sha256"}}

@@ -317,7 +317,12 @@ def _labelled_by(folder: Path, teacher: str) -> bool:
 def _heldout(features: Features, seed: int) -> Squad:
     if not features.manifest["heldout_articles"]:
         return Squad(articles=())
-    return sample_questions(read_squad(features.folder / HELDOUT), HELDOUT_QUESTIONS, seed)
+    return heldout_questions(read_squad(features.folder / HELDOUT), seed)
+
+
+def heldout_questions(heldout: Squad, seed: int) -> Squad:
+    """The questions of the held-out articles that a run evaluates on, and leaves to export."""
+    return sample_questions(heldout, HELDOUT_QUESTIONS, seed)
 
 
 def _student(recipe: Recipe, features: Features, seed: int) -> QANet:

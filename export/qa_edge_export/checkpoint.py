@@ -217,7 +217,7 @@ def _read_vectors(run: Path, rows: int, word_dim: int) -> np.ndarray:
     if not source.is_file():
         raise DataError(
             f"run folder {run} has no {VECTORS_NAME}: a checkpoint that was kept without its word vectors gets them"
-            " back by tools/restore_vectors.py"
+            " back by tools/keep_checkpoint.py restore"
         )
     found = _read_safetensors(source)
     if "vectors" not in found:

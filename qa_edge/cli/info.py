@@ -39,13 +39,18 @@ def command(bundle: str, as_json: bool) -> None:
     if scores and {"exact_match", "f1"} <= scores.keys():
         place = f" on {scores['total']} questions" if "total" in scores else ""
         place += f" of {scores['on']}" if place and "on" in scores else ""
-        facts["scores"] = f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}{place}"
+        of = f" ({scores['of']})" if "of" in scores else ""
+        facts["scores"] = f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}{place}{of}"
     if {"equal_spans", "questions", "largest_difference"} <= verification.keys():
         graph = " ".join(str(verification[name]) for name in ("engine", "precision") if name in verification)
         facts["verified"] = (
             f"{verification['equal_spans']} of {verification['questions']} answers equal to the trained student's, "
             f"largest difference of logits {verification['largest_difference']:.1e}{f' ({graph})' if graph else ''}"
         )
+        ours, theirs = verification.get("scores"), verification.get("reference_scores")
+        if ours and theirs:
+            scored = f"F1 {ours['f1']:.2f} against {theirs['f1']:.2f} on {ours['total']} held-out questions"
+            facts["verified"] = f"{facts['verified']}; {scored}"
     print_facts(facts, title=bundle)
     verified = {graph.file: graph.verification.get("scores", {}) for graph in manifest.graphs}
     f1 = {file: f"{figures['f1']:.2f}" for file, figures in verified.items() if "f1" in figures}

@@ -1,4 +1,4 @@
-"""A checkpoint that was kept without its word vectors gets them back."""
+"""A checkpoint is kept without what is large, and gets it back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_teacher import Workshop
 
+from qa_edge.squad import read_squad
 from qa_edge_runtime.vocabulary import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-import restore_vectors
+import keep_checkpoint
 
 GLOVE = b"the 0.5 -1.0\nof 0.25 2.0\nswitch 1.0 3.0\n"
 
@@ -46,7 +48,7 @@ def test_vectors_come_back_in_the_vocabularys_order(
     checkpoint: Path, glove: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numpy_files = pytest.importorskip("safetensors.numpy")
-    assert restore_vectors.main([str(checkpoint), str(glove)]) == 0
+    assert keep_checkpoint.main(["restore", str(checkpoint), "--vectors", str(glove)]) == 0
     found = numpy_files.load_file(checkpoint / "vectors.safetensors")["vectors"]
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, [[0, 0], [1, 3], [0.5, -1]])
@@ -58,8 +60,8 @@ def test_a_recipe_that_names_no_file_is_said(
     checkpoint: Path, glove: Path, capsys: pytest.CaptureFixture[str], inputs: Any
 ) -> None:
     write_recipe(checkpoint, inputs)
-    assert restore_vectors.main([str(checkpoint), str(glove)]) == 0
-    assert "the recipe names no SHA-256 to compare the file's with" in capsys.readouterr().out
+    assert keep_checkpoint.main(["restore", str(checkpoint), "--vectors", str(glove)]) == 0
+    assert "the recipe names no SHA-256 to compare with" in capsys.readouterr().out
 
 
 def config(**values: Any) -> Callable[[Path, Path], Any]:
@@ -91,7 +93,7 @@ def test_what_cannot_work_is_one_sentence(
     message: str,
 ) -> None:
     damage(checkpoint, glove)
-    assert restore_vectors.main([str(checkpoint), str(glove)]) == 1
+    assert keep_checkpoint.main(["restore", str(checkpoint), "--vectors", str(glove)]) == 1
     printed, errors = capsys.readouterr()
     assert not printed and message in errors and errors.count("\n") == 1
     assert not (checkpoint / "vectors.safetensors").exists()
@@ -102,5 +104,24 @@ def test_a_missing_safetensors_is_one_sentence(
 ) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    assert restore_vectors.main([str(checkpoint), str(glove)]) == 1
+    assert keep_checkpoint.main(["restore", str(checkpoint), "--vectors", str(glove)]) == 1
     assert 'pip install "qa-edge[train]"' in capsys.readouterr().err
+
+
+def test_a_run_is_kept_without_paths_and_made_whole_again(shop: Workshop, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    assert keep_checkpoint.main(["keep", str(shop.run), str(kept)]) == 0
+    names = {path.name for path in kept.iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+        "tokenizer.json",
+        "recipe.json",
+        "scores.json",
+    }
+    assert str(shop.train.parent) not in (kept / "recipe.json").read_text()
+    assert keep_checkpoint.main(["keep", str(shop.run), str(kept)]) == 1, "it exists"
+    assert keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.train)]) == 0
+    assert read_squad(kept / "heldout.json").articles == read_squad(shop.run / "heldout.json").articles
+    assert keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.dev)]) == 1, "another file"
