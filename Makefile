@@ -16,7 +16,7 @@ PROJECTS := pyproject.toml runtime/pyproject.toml
 EXAMPLE := qa_edge/example
 DEMO := runs/demo
 SMOKE := runs/smoke
-# The bundle that ships, if there is one, else the demo's.
+# The bundle that is kept, else the demo's.
 BUNDLE ?= $(firstword $(wildcard models/*.qab models/*/*.qab models/*/*/*.qab) $(DEMO)/demo.qab)
 
 # On tensors of this size a second thread gains little, and loses a lot as soon as anything else runs.

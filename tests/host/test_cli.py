@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_teacher import SIZES, Workshop, ran, run, write_example_squad
+from tiny_teacher import SIZES, Workshop, hear_ctrl_c, ran, run, write_example_squad
 
 import qa_edge
 from qa_edge.cli import main, options
@@ -316,7 +316,7 @@ def test_ctrl_c_during_any_import_is_a_sentence(name: str, command: str, shop: W
         "answer": (shop.bundle, "--question", "Where?", "--context", CONTEXT),
         "evaluate": (shop.run, "--squad", shop.dev),
     }[command]
-    done = subprocess_run(command, *arguments, code=STOP.format(name=name), capture_output=True)
+    done = subprocess_run(command, *arguments, code=STOP.format(name=name), capture_output=True, preexec_fn=hear_ctrl_c)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from full_disk import fill_disk
 from safetensors.numpy import load_file, save_file
-from tiny_teacher import SIZES, TRAINING, Workshop, ran, run, write_example_squad, write_example_teacher
+from tiny_teacher import SIZES, TRAINING, Workshop, hear_ctrl_c, ran, run, write_example_squad, write_example_teacher
 
 from qa_edge.squad import read_squad
 from qa_edge_runtime.vocabulary import Vocabulary
@@ -334,7 +334,11 @@ def test_two_processes_print_once_log_the_mean_and_resume_to_the_same(
 def test_ctrl_c_saves_and_the_same_command_goes_on(steps: tuple[str | Path, ...], tmp_path: Path) -> None:
     begin = ["distill", *steps, "-o", tmp_path / "run", *SIZES, "--epochs", "100000", "--batch-size", "8"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "qa_edge", *map(str, begin)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "qa_edge", *map(str, begin)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     assert process.stderr is not None
     try:

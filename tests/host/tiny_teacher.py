@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,11 @@ class Workshop:
     bundle: Path
     shown: str
     """What distill printed."""
+
+
+def hear_ctrl_c() -> None:
+    """For a child process: tests that a shell started in the background ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @functools.cache
