@@ -20,7 +20,7 @@ class ExportSettings:
 
     :param engines: of "onnx" and "tflite"; each gets a core graph in every precision and a token graph.
     :param precisions: of "int8", "fp16" and "fp32".
-    :param table: dtype of the token table: "int8", "int4", "float16" or "float32".
+    :param table: dtype of the token table: "int4", "int8", "float16" or "float32".
     :param words: rows of the token table; None keeps every word of the text that has a vector.
     :param max_size_bytes: instead: as many words as fit into a bundle of this size.
     :param calibration: how the scales of int8 are found: "max", "percentile", "error", or "dynamic", at each call.
@@ -34,7 +34,7 @@ class ExportSettings:
 
     engines: tuple[str, ...] = ("onnx",)
     precisions: tuple[str, ...] = ("int8",)
-    table: str = "int8"
+    table: str = "int4"
     words: int | None = None
     max_size_bytes: int | None = None
     calibration: str = "max"

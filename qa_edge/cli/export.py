@@ -35,8 +35,8 @@ from qa_edge.cli.output import json_option, print_json
 @click.option("--words", metavar="FILE", help="A domain's own words, in the table at any rate.")
 @click.option(
     "--table",
-    type=click.Choice(["int8", "int4", "float16", "float32"]),
-    default="int8",
+    type=click.Choice(["int4", "int8", "float16", "float32"]),
+    default="int4",
     show_default=True,
     help="Numbers of the table.",
 )

@@ -12,7 +12,7 @@ from qa_edge_runtime.errors import InputError
 
 def test_defaults_are_one_int8_graph_for_onnx() -> None:
     settings = ExportSettings()
-    assert (settings.engines, settings.precisions, settings.table) == (("onnx",), ("int8",), "int8")
+    assert (settings.engines, settings.precisions, settings.table) == (("onnx",), ("int8",), "int4")
     assert settings.words is None and settings.max_size_bytes is None and settings.f1_margin == 0.3
 
 
