@@ -73,8 +73,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes: each makes the models that its tests share, so that more gain little.
 fast-tests: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # A student of toy size, interrupted and gone on with, exported, scored through torch and through the bundle.
 smoke: $(VENV)/.dev
