@@ -273,6 +273,9 @@ for command in json.loads(sys.argv[1]):
     except SystemExit as ended:
         assert not ended.code, ended
     sys.stdout.flush()
+# The first process keeps the store by which they know of each other (torchrun has another for it): together to the end.
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
