@@ -152,10 +152,14 @@ def _spread(questions: Sequence[Question], count: int) -> list[Question]:
 def _refuse_development(run: Path, questions: Sequence[Question], path: str | Path) -> None:
     """Scales that were chosen on development contexts would flatter every score on them.
 
-    Where the run was begun without a development file, or that is no longer there, nothing can be compared.
+    Where the run's development file is no longer where it was, only a file that is that very one is noticed.
     """
     dev = read_recipe(run).get("inputs", {}).get("dev") if (run / RECIPE).exists() else None
-    if dev is None or not Path(dev["path"]).is_file():
+    if dev is None:
+        return
+    if sha256_file(path) == dev["sha256"]:
+        raise DataError(f"{path} holds the development contexts of {run}; calibrate on others")
+    if not Path(dev["path"]).is_file():
         return
     shared = {question.context for question in _questions(dev["path"])} & {question.context for question in questions}
     if shared:

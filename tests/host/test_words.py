@@ -77,5 +77,10 @@ def test_a_domain_s_words_and_a_size_in_megabytes_reach_the_bundle(shop: Worksho
 
 
 def test_development_questions_do_not_calibrate(shop: Workshop, tmp_path: Path) -> None:
+    squad = json.loads(shop.dev.read_text(encoding="utf-8"))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(squad, indent=3), encoding="utf-8")
+    result = run("export", shop.run, "-o", tmp_path / "x.qab", "--calibrate-on", other)
+    assert result.exit_code == 1 and "of the development contexts" in result.stderr
     result = run("export", shop.run, "-o", tmp_path / "x.qab", "--calibrate-on", shop.dev)
     assert result.exit_code == 1 and "development contexts" in result.stderr and not (tmp_path / "x.qab").exists()
