@@ -12,10 +12,15 @@ from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
 
-__all__ = ["CASE_TEXTS", "make_cases"]
+__all__ = ["CASE_TEXTS", "made_by", "make_cases"]
 
 FORMAT_VERSION = 1
 LOGIT_DECIMALS = 4
+
+
+def made_by(answerer: Answerer) -> dict[str, str]:
+    """Which of a bundle's graphs answers."""
+    return {"engine": answerer.engine, "precision": answerer.precision}
 
 
 def make_cases(answerer: Answerer, pairs: Sequence[tuple[str, str]]) -> bytes:
@@ -49,8 +54,7 @@ def make_cases(answerer: Answerer, pairs: Sequence[tuple[str, str]]) -> bytes:
                 "margin": round(best[0].logit - best[1].logit, LOGIT_DECIMALS) if len(best) > 1 else None,
             }
         )
-    made_by = {"engine": answerer.engine, "precision": answerer.precision}
-    content = {"format_version": FORMAT_VERSION, **made_by, "logit_decimals": LOGIT_DECIMALS, "cases": cases}
+    content = {"format_version": FORMAT_VERSION, **made_by(answerer), "logit_decimals": LOGIT_DECIMALS, "cases": cases}
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import qa_edge_runtime
-from qa_edge_export.cases import CASE_TEXTS, make_cases
+from qa_edge_export.cases import CASE_TEXTS, made_by, make_cases
 from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
 from qa_edge_export.fold import fold_states
 from qa_edge_export.graph import Graph
@@ -24,7 +24,7 @@ from qa_edge_export.inputs import ExactInputs
 from qa_edge_export.progress import Progress, no_progress
 from qa_edge_export.report import ExportReport
 from qa_edge_export.sensitivity import layer_effects
-from qa_edge_export.settings import DYNAMIC, ExportSettings
+from qa_edge_export.settings import ExportSettings
 from qa_edge_export.token_table import (
     Table,
     build_table,
@@ -142,7 +142,7 @@ def export_bundle(
                 with progress("verify bundle", len(questions)) as advance:
                     whole = _verify_bundle(answerer, expected, questions, settings, advance)
             cases = make_cases(answerer, CASE_TEXTS)
-            verification = None if whole is None else {**whole.to_json(), **_made_by(answerer)}
+            verification = None if whole is None else {**whole.to_json(), **made_by(answerer)}
     bundle.write(target, table, cases, scores=scores, verification=verification, licences=licences, force=force)
     return ExportReport(
         path=target,
@@ -285,7 +285,7 @@ def _refuse_graph(
         return
 
     def advice() -> str:
-        if graph.spec.engine != "onnx" or graph.spec.precision != "int8" or settings.calibration == DYNAMIC:
+        if graph.spec.engine != "onnx" or graph.spec.precision != "int8" or not settings.static_int8:
             return "take another precision or calibration, or allow more (--margin)"
         effects = layer_effects(checkpoint.folder, calibration[:BLAME_QUESTIONS], calibration=settings.calibration)
         worst = ", ".join(effect.layer for effect in effects[1:4])
@@ -312,11 +312,6 @@ def _verify_bundle(
     advice = "give its table more words or a finer dtype, or allow more (--margin)"
     refuse_loss(verification, settings.f1_margin, "the bundle with its table", lambda: advice)
     return verification
-
-
-def _made_by(answerer: Answerer) -> dict[str, str]:
-    """Which of a bundle's graphs answered."""
-    return {"engine": answerer.engine, "precision": answerer.precision}
 
 
 def _compare(

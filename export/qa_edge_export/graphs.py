@@ -16,7 +16,7 @@ from qa_edge_export.inference_form import (
     merge_attention,
     token_form,
 )
-from qa_edge_export.settings import DYNAMIC, ExportSettings
+from qa_edge_export.settings import ExportSettings
 from qa_edge_runtime.errors import InputError, MissingExtraError
 
 
@@ -56,7 +56,7 @@ def write_graphs(
     for name in sorted(settings.keep_float):
         if name not in layer_names(form):
             raise InputError(f"there is no layer {name!r:.60}; there are {', '.join(layer_names(form))}")
-    questions = list(calibration) if "int8" in settings.precisions and settings.calibration != DYNAMIC else []
+    questions = list(calibration) if settings.static_int8 else []
     observed = _Observer(settings.calibration, questions, advance)
     graphs: list[Graph] = []
     if "onnx" in settings.engines:
@@ -68,7 +68,7 @@ def write_graphs(
 
 def calibration_runs(settings: ExportSettings) -> int:
     """How often `write_graphs` reads each calibration question: once for each engine whose int8 has fixed scales."""
-    return len(settings.engines) if "int8" in settings.precisions and settings.calibration != DYNAMIC else 0
+    return len(settings.engines) if settings.static_int8 else 0
 
 
 class _Observer:
@@ -97,10 +97,10 @@ def _onnx_graphs(form: InferenceForm, tokens: TokenForm, settings: ExportSetting
     graphs = [token_graph(tokens, precision=_token_precision(settings), file="token.onnx")]
     for precision in settings.precisions:
         make_layers: MakeLayers = FloatLayers
-        if precision == "int8" and settings.calibration == DYNAMIC:
-            make_layers = DynamicInt8Layers
-        elif precision == "int8":
+        if precision == "int8" and settings.static_int8:
             make_layers = partial(StaticInt8Layers, limits=observed(form), keep_float=settings.keep_float)
+        elif precision == "int8":
+            make_layers = DynamicInt8Layers
         graphs.append(core_graph(form, make_layers, precision=precision, file=f"core.{precision}.onnx"))
     return [to_ort(graph) for graph in graphs] if settings.ort else graphs
 
@@ -116,7 +116,6 @@ def _tflite_graphs(
     folded = fold_norms(form)
     graphs = [token_graph(tokens, precision=_token_precision(settings), file="token.tflite")]
     for precision in settings.precisions:
-        static = precision == "int8" and settings.calibration != DYNAMIC
-        scales = observed(folded) if static else None
+        scales = observed(folded) if precision == "int8" and settings.static_int8 else None
         graphs.append(core_graph(folded, precision=precision, limits=scales, file=f"core.{precision}.tflite"))
     return graphs

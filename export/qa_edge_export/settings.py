@@ -52,7 +52,7 @@ class ExportSettings:
         for name, value in (("words", self.words), ("max_size_bytes", self.max_size_bytes)):
             if value is not None and (type(value) is not int or value < 0):
                 raise InputError(f"{name} is {value!r:.40}, expected a whole number from 0")
-        static = "onnx" in self.engines and "int8" in self.precisions and self.calibration != DYNAMIC
+        static = "onnx" in self.engines and self.static_int8
         if self.keep_float and not static:
             raise InputError(
                 "keep_float names layers of the ONNX int8 graph with fixed scales, which was not asked for: leave it"
@@ -62,6 +62,11 @@ class ExportSettings:
             raise InputError("ort is a format of ONNX graphs, but the engine onnx is not among those asked for")
         if not self.f1_margin >= 0:
             raise InputError(f"f1_margin is {self.f1_margin!r:.40}, expected points of F1 from 0")
+
+    @property
+    def static_int8(self) -> bool:
+        """Whether there are int8 graphs with scales that calibration fixes."""
+        return "int8" in self.precisions and self.calibration != DYNAMIC
 
 
 def _some_of(name: str, found: Collection[str], known: Collection[str]) -> None:
