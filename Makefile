@@ -1,6 +1,6 @@
 # Each target sets up all that it needs: a virtual environment in $(VENV), made again when a pyproject.toml changes.
 #   make demo         distil the embedded example, export it, ask it two questions, time it
-#   make test         style, types, the fast tests, a tiny run from end to end, the two light installs
+#   make test         style, types, the fast tests, a tiny run from end to end, the light installs
 #   make test-full    all tests, the slow ones over real data too: QA_EDGE_DATA names the folder that holds it
 #   make bench        latency of a bundle on this machine: make bench BUNDLE=first.qab
 #   make peers        the same beside the small BERTs, as docs/performance.md has it: make peers RUN=runs/first SQUAD=dev-v1.1.json
@@ -60,7 +60,7 @@ demo: demo-text $(DEMO)/demo.qab
 	@echo "A question that it was trained on, and one on a text that it has never seen:"
 	$(BIN)/python tools/ask_example.py $(DEMO)/demo.qab
 	@echo
-	$(BIN)/qa-edge bench $(DEMO)/demo.qab --squad $(EXAMPLE)/dev.json
+	$(BIN)/qa-edge bench $(DEMO)/demo.qab --squad $(EXAMPLE)/dev.json --paced 0
 	@echo
 	@echo "This was the way from data to device on a toy of 299 questions. It is NOT a good model: what it answers on"
 	@echo "texts that it has not seen is mostly wrong. README.md says how a real one is trained. The bundle: $(DEMO)/demo.qab"
@@ -72,6 +72,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vermin -q --no-tips --target=3.10- --violations runtime
+	$(BIN)/vermin -q --no-tips --target=3.10- --violations qa_edge export benchmarks tools tests
 
 # Two processes: each makes the models that its tests share, so that more gain little.
 fast-tests: $(VENV)/.dev
@@ -86,19 +88,42 @@ smoke: $(VENV)/.dev
 	$(BIN)/qa-edge distill --resume $(SMOKE)
 	$(BIN)/qa-edge evaluate $(SMOKE) --squad $(EXAMPLE)/dev.json
 	$(BIN)/qa-edge export $(SMOKE) --onnx --tflite --int8 --fp32 --margin 100 -o $(SMOKE)/smoke.qab
-	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json
+	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --engine onnx
 	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --engine tflite --precision fp32
+	$(BIN)/qa-edge evaluate $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --whole-articles --max-windows 2
+	$(BIN)/qa-edge pack $(SMOKE)/smoke.qab -o $(SMOKE)/smoke.qab.zip
+	$(BIN)/python -m qa_edge_runtime verify $(SMOKE)/smoke.qab.zip
 	$(BIN)/qa-edge answer $(SMOKE)/smoke.qab --question "Where is the switch?" --context "The switch is under the lid."
-	$(BIN)/qa-edge bench $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --limit 20 --cold-starts 1
+	$(BIN)/qa-edge bench $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --limit 20 --cold-starts 1 --paced 0
 
-# What a plain install and the runtime alone bring, each in an environment with nothing else.
+# What a plain install, the runtime alone and the runtime with each engine bring, each in an environment of its own; the
+# engines have to give the same logits. tflite-runtime is tried again beside a numpy that it does not work with.
+QUIET_INSTALL := -m pip --disable-pip-version-check install --quiet
 light: smoke
-	$(PYTHON) -m venv $(VENV)/light
-	$(VENV)/light/bin/python -m pip --disable-pip-version-check install --quiet ./runtime .
+	rm -rf $(VENV)/wheel
+	$(PIP) wheel --quiet --no-deps --wheel-dir $(VENV)/wheel ./runtime
+	$(BIN)/python tests/light_install.py wheel $(VENV)/wheel/*.whl
+	$(BIN)/python tests/light_install.py expect $(SMOKE)/smoke.qab $(SMOKE)/expected.json
+	$(PYTHON) -m venv --clear $(VENV)/light
+	$(VENV)/light/bin/python $(QUIET_INSTALL) ./runtime .
 	$(VENV)/light/bin/python tests/light_install.py host $(SMOKE)/smoke.qab
-	$(PYTHON) -m venv $(VENV)/runtime
-	$(VENV)/runtime/bin/python -m pip --disable-pip-version-check install --quiet ./runtime
+	$(PYTHON) -m venv --clear $(VENV)/runtime
+	$(VENV)/runtime/bin/python $(QUIET_INSTALL) $(VENV)/wheel/*.whl
 	$(VENV)/runtime/bin/python tests/light_install.py runtime $(SMOKE)/smoke.qab
+	set -e; for engine in onnx tflite; do \
+	    $(PYTHON) -m venv --clear $(VENV)/$$engine; \
+	    $(VENV)/$$engine/bin/python $(QUIET_INSTALL) "$$(ls $(VENV)/wheel/*.whl)[$$engine]"; \
+	    $(VENV)/$$engine/bin/python tests/light_install.py $$engine $(SMOKE)/smoke.qab $(SMOKE)/expected.json; \
+	done
+	set -e; if $(PYTHON) -c 'import sys; sys.exit(0 if sys.platform == "linux" and sys.version_info < (3, 12) else 1)'; then \
+	    $(PYTHON) -m venv --clear $(VENV)/tflite-runtime; \
+	    $(VENV)/tflite-runtime/bin/python $(QUIET_INSTALL) "$$(ls $(VENV)/wheel/*.whl)[tflite-runtime]"; \
+	    $(VENV)/tflite-runtime/bin/python tests/light_install.py tflite-runtime $(SMOKE)/smoke.qab $(SMOKE)/expected.json; \
+	    $(VENV)/tflite-runtime/bin/python $(QUIET_INSTALL) "numpy>=2"; \
+	    $(VENV)/tflite-runtime/bin/python tests/light_install.py numpy-2 $(SMOKE)/smoke.qab; \
+	else \
+	    echo "light install (tflite-runtime): skipped, it has wheels for Linux and Python up to 3.11 alone"; \
+	fi
 
 test: lint smoke light fast-tests
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from qa_edge.align import align, align_logits, coverage
 from qa_edge.features import Features
 from qa_edge.labels import Labels
+from qa_edge.paragraphs import Others
 from qa_edge.progress import progress
 from qa_edge.student.qanet import Batch
 from qa_edge_runtime.errors import DataError, InputError
@@ -35,6 +36,8 @@ class Targets:
     :param aligned: True where a token has one, shape (batch, tokens).
     :param piece_logits: the teacher's logits at its own pieces, float32, shape (batch, 2, pieces).
     :param piece_lengths: pieces of each context that the student sees.
+    :param others: the questions to which the batch's last rows, one each, put another paragraph of their article, which
+        does not hold the answer; all the rest here is of the rows before these.
     """
 
     start: Tensor
@@ -43,6 +46,7 @@ class Targets:
     aligned: Tensor | None = None
     piece_logits: Tensor | None = None
     piece_lengths: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, *, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -152,19 +156,32 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, numbers: Sequence[int] | NDArray[np.int64]) -> tuple[Batch, Targets]:
-        """Inputs and targets of some questions, numbered from 0 to `len(self) - 1`."""
+    def batch(self, numbers: Sequence[int] | NDArray[np.int64], others: Others | None = None) -> tuple[Batch, Targets]:
+        """Inputs and targets of some questions, numbered from 0 to `len(self) - 1`.
+
+        :param others: which of them are asked of another paragraph too, and of which.
+        """
         features, rows = self.features, self.rows[numbers]
-        contexts, questions = [], []
-        for row in rows:
-            context = features.question_context[row]
-            first, last = features.context_offsets[context], features.context_offsets[context + 1]
-            contexts.append(features.context_tokens[first : min(last, first + self.limit)])
-            questions.append(
-                features.question_tokens[features.question_offsets[row] : features.question_offsets[row + 1]]
-            )
+        contexts = [self._context(row) for row in features.question_context[rows]]
+        questions = [self._question(row) for row in rows]
+        drawn: tuple[int, ...] = ()
+        if others is not None:
+            places, paragraphs = others.draw(rows)
+            # No longer than the longest of the batch, so that they cost no padding.
+            longest = max(map(len, contexts))
+            contexts += [self._context(paragraph)[:longest] for paragraph in paragraphs]
+            questions += [questions[place] for place in places]
+            drawn = tuple(places)
         batch = build_batch(contexts, questions, features.form_words, features.form_characters, self.vectors)
-        return batch, self._targets(rows, batch.context.shape[1])
+        return batch, replace(self._targets(rows, batch.context.shape[1]), others=drawn)
+
+    def _context(self, context: int) -> NDArray[np.int32]:
+        first, last = self.features.context_offsets[context : context + 2]
+        return self.features.context_tokens[first : min(last, first + self.limit)]
+
+    def _question(self, row: int) -> NDArray[np.int32]:
+        first, last = self.features.question_offsets[row : row + 2]
+        return self.features.question_tokens[first:last]
 
     def _targets(self, rows: NDArray[np.int64], width: int) -> Targets:
         start = torch.from_numpy(self.features.answer_start[rows].astype(np.int64))

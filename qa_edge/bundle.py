@@ -83,6 +83,7 @@ def export_run(
         reference=reference,
         questions=verification,
         calibration=_spread(calibration, CALIBRATION_QUESTIONS),
+        fitting=calibration,
         scores=scores,
         licences={**_known_licences(run), **(licences or {})},
         progress=progress,

@@ -15,9 +15,10 @@ from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_
 from qa_edge.features import HELDOUT, MANIFEST, Features
 from qa_edge.interrupt import noticing_interrupt
 from qa_edge.labels import Labels, LabelSettings, label
-from qa_edge.prepare import PrepareSettings, prepare, sample_questions
+from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
 from qa_edge.scores import settle_scores
+from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.student.config import StudentConfig, preset_config
 from qa_edge.student.qanet import QANet, count_parameters

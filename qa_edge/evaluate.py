@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from qa_edge.progress import progress
 from qa_edge.squad import Squad
+from qa_edge_runtime.bundle import is_single_file
 from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import read_json
 
 if TYPE_CHECKING:
     from qa_edge.teacher import Teacher, TeacherLogits
+    from qa_edge_runtime.answers import Answer
 
 KINDS = ("bundle", "run", "teacher")
 TEACHER_QUESTIONS = 256
@@ -25,20 +27,24 @@ def predict(
     engine: str | None = None,
     precision: str | None = None,
     threads: int = 1,
+    max_windows: int | None = None,
     device: str | None = None,
 ) -> dict[str, str]:
     """The answer to every question of a data set that is not marked impossible, by question id.
 
     :param path: a bundle (the device runtime answers), a run's folder (torch) or a teacher's folder.
     :param engine: of a bundle, and `precision` and `threads`; see `Answerer.load`.
+    :param max_windows: of a bundle; see `Passage.answers`.
     :param device: where a run or a teacher computes; None lets accelerate choose.
     :raises DataError: if the folder is none of these.
     """
     kind = model_kind(path)
     if kind == "bundle":
-        return predict_with_bundle(path, squad, engine=engine, precision=precision, threads=threads)
-    if engine is not None or precision is not None:
-        raise InputError(f"{path} is a {kind}, which torch runs: engine and precision are a bundle's")
+        return predict_with_bundle(
+            path, squad, engine=engine, precision=precision, threads=threads, max_windows=max_windows
+        )
+    if engine is not None or precision is not None or max_windows is not None:
+        raise InputError(f"{path} is a {kind}, which torch runs: engine, precision and max_windows are a bundle's")
     from accelerate import PartialState
 
     device = device or str(PartialState().device)
@@ -60,6 +66,8 @@ def model_kind(path: str | Path) -> str:
     """
     folder = Path(path)
     expected = "expected a bundle (export writes it) or a run's folder (distill writes it)"
+    if folder.is_file() and is_single_file(folder):
+        return "bundle"
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
     if (folder / "features.safetensors").exists() or (folder / "contexts.safetensors").exists():
@@ -78,22 +86,43 @@ def model_kind(path: str | Path) -> str:
 
 
 def predict_with_bundle(
-    path: str | Path, squad: Squad, *, engine: str | None = None, precision: str | None = None, threads: int = 1
+    path: str | Path,
+    squad: Squad,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int = 1,
+    max_windows: int | None = None,
 ) -> dict[str, str]:
     """Answers of a bundle through the device runtime; needs its engine and no torch."""
+    found = answers_of_bundle(path, squad, engine=engine, precision=precision, threads=threads, max_windows=max_windows)
+    return {identifier: answer.text for identifier, answer in found.items()}
+
+
+def answers_of_bundle(
+    path: str | Path,
+    squad: Squad,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int = 1,
+    max_windows: int | None = None,
+) -> dict[str, Answer]:
+    """As `predict_with_bundle`, with all that a bundle tells of an answer."""
     from qa_edge_runtime.answerer import Answerer
 
-    predictions: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
     answerer = Answerer.load(path, engine=engine, precision=precision, threads=threads)
     with answerer, progress("evaluate", _count(squad)) as advance:
         for _, paragraph in squad.paragraphs():
             questions = [question for question in paragraph.questions if not question.impossible]
             if not questions:
                 continue
-            answers = answerer.answer_many([question.text for question in questions], paragraph.context)
-            predictions.update((question.id, answer.text) for question, answer in zip(questions, answers, strict=True))
-            advance(len(questions))
-    return predictions
+            passage = answerer.read(paragraph.context)
+            for question in questions:
+                answers[question.id] = passage.answer(question.text, max_windows=max_windows)
+                advance(1)
+    return answers
 
 
 def predict_with_teacher(teacher: Teacher, squad: Squad, *, precision: str = "fp32") -> dict[str, str]:

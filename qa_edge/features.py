@@ -15,7 +15,7 @@ from qa_edge_runtime.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TENSORS = "features.safetensors"
 VECTORS = "vectors.safetensors"
@@ -59,6 +59,7 @@ class Features:
     :param question_context: row of each question's context, int32, shape (questions,).
     :param question_number: the question's place in the SQuAD file, the key of its labels, int32.
     :param context_number: the context's place in the SQuAD file, int32, shape (contexts,).
+    :param context_article: number of the context's article in the SQuAD file, the same.
     :param answer_start: first token of the answer, int32, -1 without one, shape (questions,).
     :param answer_end: last token of the answer, inclusive, the same.
     :param form_words: word id of each surface form, int32, shape (forms,).
@@ -78,6 +79,7 @@ class Features:
     question_context: NDArray[np.int32]
     question_number: NDArray[np.int32]
     context_number: NDArray[np.int32]
+    context_article: NDArray[np.int32]
     answer_start: NDArray[np.int32]
     answer_end: NDArray[np.int32]
     form_words: NDArray[np.int32]

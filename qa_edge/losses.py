@@ -17,6 +17,8 @@ from qa_edge_runtime.errors import InputError
 
 # The `start` and `end` of a question without an answer: it learns from the teacher alone.
 UNLABELLED = -1
+# A logit whose exponential is 0 at any temperature in use, and whose differences are finite in float32.
+NO_ANSWER = -1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,47 @@ class LossTerms(NamedTuple):
     hard: Tensor
     soft: Tensor
     mse: Tensor
+
+
+class OtherLogits(NamedTuple):
+    """Paragraphs without the answer, which some questions of a batch are asked of too, in one softmax with their own.
+
+    Each method appends tokens: those of a question's other paragraph, or masked ones where it has none. Without any
+    paragraph all is given back as it came.
+
+    :param rows: question of each paragraph, int64, shape (paragraphs,).
+    :param logits: the student's start and end logits, shape (paragraphs, 2, tokens).
+    :param mask: True at tokens, False at padding, shape (paragraphs, tokens).
+    """
+
+    rows: Tensor
+    logits: Tensor
+    mask: Tensor
+
+    def joined(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Start and end logits over both paragraphs.
+
+        :param own: start and end logits over the questions' own paragraphs, shape (batch, 2, tokens).
+        :return: two of shape (batch, tokens of both).
+        """
+        if not len(self.rows):
+            return own[:, 0], own[:, 1]
+        both = own.new_zeros((len(own), *self.logits.shape[1:])).index_copy(0, self.rows, self.logits)
+        wide = torch.cat([own, both], dim=-1)
+        return wide[:, 0], wide[:, 1]
+
+    def beside(self, own: Tensor) -> Tensor:
+        """A mask of the questions' own paragraphs, shape (batch, tokens), with the others' beside it."""
+        if not len(self.rows):
+            return own
+        mask = own.new_zeros((len(own), self.mask.shape[1])).index_copy(0, self.rows, self.mask)
+        return torch.cat([own, mask], dim=-1)
+
+    def without_answer(self, teacher: Tensor) -> Tensor:
+        """A teacher's logits over the questions' own paragraphs, with a probability of 0 for all tokens beside them."""
+        if not len(self.rows):
+            return teacher
+        return torch.cat([teacher, teacher.new_full((len(teacher), self.mask.shape[1]), NO_ANSWER)], dim=-1)
 
 
 def hard_loss(start_logits: Tensor, end_logits: Tensor, mask: Tensor, start: Tensor, end: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ import numpy as np
 from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
-from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
+from qa_edge.split import TrainingParagraph, split_articles
+from qa_edge.squad import Paragraph, Question, read_squad, write_squad
 from qa_edge.student.config import StudentConfig
 from qa_edge.vectors import Vectors, read_vectors
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
@@ -112,44 +113,6 @@ def prepare(
     return manifest
 
 
-def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[tuple[int, int, Paragraph]], Squad]:
-    """Split by whole articles, so that no held-out context is ever seen.
-
-    :returns: training paragraphs with the numbers of their context and of their first question in the file, and the
-        held-out articles as a data set of their own.
-    """
-    count = round(len(squad.articles) * share)
-    if share and len(squad.articles) > 1:
-        count = min(max(count, 1), len(squad.articles) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(squad.articles))[:count].tolist())
-    training = []
-    context_number = question_number = 0
-    for index, article in enumerate(squad.articles):
-        for paragraph in article.paragraphs:
-            if index not in chosen:
-                training.append((context_number, question_number, paragraph))
-            context_number += 1
-            question_number += sum(not question.impossible for question in paragraph.questions)
-    articles = tuple(article for index, article in enumerate(squad.articles) if index in chosen)
-    return training, Squad(articles=articles, version=squad.version, sha256=squad.sha256)
-
-
-def sample_questions(squad: Squad, count: int, seed: int) -> Squad:
-    """At most `count` answered questions of a data set, with their contexts, in file order."""
-    ids = [question.id for _, _, question in squad.items() if question.answers]
-    chosen = set(np.random.default_rng(seed).permutation(np.asarray(ids, dtype=object))[:count].tolist())
-    articles = []
-    for article in squad.articles:
-        paragraphs = []
-        for paragraph in article.paragraphs:
-            questions = tuple(question for question in paragraph.questions if question.id in chosen)
-            if questions:
-                paragraphs.append(Paragraph(context=paragraph.context, questions=questions))
-        if paragraphs:
-            articles.append(Article(title=article.title, paragraphs=tuple(paragraphs)))
-    return Squad(articles=tuple(articles), version=squad.version, sha256=squad.sha256)
-
-
 class _Tables(TypedDict):
     context_lengths: array[int]
     context_tokens: array[int]
@@ -161,6 +124,7 @@ class _Tables(TypedDict):
     question_context: array[int]
     question_number: array[int]
     context_number: array[int]
+    context_article: array[int]
     answer_start: array[int]
     answer_end: array[int]
 
@@ -252,7 +216,7 @@ class _Encoder:
             ends.append(start + len(form))
         return forms, starts, ends
 
-    def encode(self, paragraphs: Sequence[tuple[int, int, Paragraph]]) -> _Tables:
+    def encode(self, paragraphs: Sequence[TrainingParagraph]) -> _Tables:
         tables = _Tables(
             context_lengths=array("q"),
             context_tokens=array("i"),
@@ -264,21 +228,23 @@ class _Encoder:
             question_context=array("i"),
             question_number=array("i"),
             context_number=array("i"),
+            context_article=array("i"),
             answer_start=array("i"),
             answer_end=array("i"),
         )
         with progress("tokens", len(paragraphs)) as advance:
-            for context_number, question_number, paragraph in paragraphs:
-                self._encode_paragraph(tables, context_number, question_number, paragraph)
+            for paragraph in paragraphs:
+                self._encode_paragraph(tables, *paragraph)
                 advance(1)
         return tables
 
     def _encode_paragraph(
-        self, tables: _Tables, context_number: int, question_number: int, paragraph: Paragraph
+        self, tables: _Tables, article: int, context_number: int, question_number: int, paragraph: Paragraph
     ) -> None:
         forms, starts, ends = self.tokens(paragraph.context)
         row = len(tables["context_number"])
         tables["context_number"].append(context_number)
+        tables["context_article"].append(article)
         tables["context_lengths"].append(len(forms))
         tables["context_tokens"].extend(forms)
         tables["context_starts"].extend(starts)
@@ -386,6 +352,7 @@ def _write_numbers(
         "question_context",
         "question_number",
         "context_number",
+        "context_article",
         "answer_start",
         "answer_end",
     ):

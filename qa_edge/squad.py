@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import atomic_write, read_json, sha256_file
+
+BETWEEN_PARAGRAPHS = "\n\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,22 @@ class Squad:
     def impossible(self) -> int:
         """Number of questions marked ``is_impossible``."""
         return sum(question.impossible for _, _, question in self.items(impossible=True))
+
+
+def whole_articles(squad: Squad) -> Squad:
+    """The same questions asked of their whole article: its paragraphs as one context, blank lines between them."""
+    articles = []
+    for article in squad.articles:
+        questions: list[Question] = []
+        begin = 0
+        for paragraph in article.paragraphs:
+            for question in paragraph.questions:
+                answers = tuple(replace(answer, start=begin + answer.start) for answer in question.answers)
+                questions.append(replace(question, answers=answers))
+            begin += len(paragraph.context) + len(BETWEEN_PARAGRAPHS)
+        context = BETWEEN_PARAGRAPHS.join(paragraph.context for paragraph in article.paragraphs)
+        articles.append(replace(article, paragraphs=(Paragraph(context=context, questions=tuple(questions)),)))
+    return replace(squad, articles=tuple(articles))
 
 
 def read_squad(path: str | os.PathLike[str]) -> Squad:

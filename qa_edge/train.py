@@ -18,8 +18,9 @@ from qa_edge.batches import Targets, TrainingData, epoch_batches
 from qa_edge.checkpoint import TrainingState, save_checkpoint
 from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import KINDS, interpolate
-from qa_edge.losses import DistillationLoss, LossTerms, distillation_loss
+from qa_edge.losses import DistillationLoss, LossTerms, OtherLogits, distillation_loss
 from qa_edge.metrics import MetricsLog
+from qa_edge.paragraphs import Others, find_candidates
 from qa_edge.progress import progress
 from qa_edge.schedule import SCHEDULES, learning_rate
 from qa_edge.settings import require_types
@@ -47,6 +48,8 @@ class TrainSettings:
     :param rate: learning rate at its highest; see `schedule.learning_rate`.
     :param weight_decay: L2, added to the gradient as Adam does.
     :param interpolation: `cubic` or `linear`; used unless mse_weight is 0.
+    :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
+        in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
     :param evaluate_every: updates between evaluations on the held-out articles.
     :param patience: evaluations without gain after which the run stops; None never stops early.
@@ -67,6 +70,7 @@ class TrainSettings:
     alignment: str = "rule"
     interpolation: str = "cubic"
     context_limit: int = 400
+    others: float = 0.0
     ema_ceiling: float | None = None
     evaluate_every: int = 1000
     patience: int | None = None
@@ -95,6 +99,8 @@ class TrainSettings:
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if self.warmup < 0 or self.weight_decay < 0:
             raise InputError("warmup and weight_decay must be 0 or more")
+        if not 0 <= self.others <= 1:
+            raise InputError(f"others is {self.others}, expected a share of the questions, 0 to 1")
         if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:
             raise InputError(f"ema_ceiling is {self.ema_ceiling}, expected 0 <= ema_ceiling < 1")
         self.loss()
@@ -151,6 +157,7 @@ class Trainer:
         ceiling = settings.ema_ceiling
         self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
         self.on_step = on_step
+        self.candidates = find_candidates(data.features) if settings.others else None
         self.state = TrainingState()
         self.log = MetricsLog(run, enabled=self.accelerator.is_main_process, mean=self._mean)
         self._epoch: tuple[int, list[Any]] = (-1, [])
@@ -197,11 +204,15 @@ class Trainer:
             )
         rows = self._rows(step)
         # What is random in an update follows from its number, on any device: a resumed run needs no generator's state.
-        process = self.accelerator.process_index
-        torch.manual_seed(int(np.random.SeedSequence([settings.seed, step, process]).generate_state(1)[0]))
+        source = np.random.SeedSequence([settings.seed, step, self.accelerator.process_index])
+        torch.manual_seed(int(source.generate_state(1)[0]))
         self.model.pool.start_step(step)
         self.flat.gradient.zero_()
-        terms = self.loss(*self.data.batch(rows))
+        others = None
+        if self.candidates is not None:
+            generator = np.random.default_rng(source)
+            others = Others(candidates=self.candidates, share=settings.others, generator=generator)
+        terms = self.loss(*self.data.batch(rows, others))
         terms.total.backward()
         if self.accelerator.num_processes > 1:
             self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
@@ -218,27 +229,31 @@ class Trainer:
         with self.accelerator.autocast():
             logits = self.model(batch)
         mask = torch.arange(logits.shape[2], device=device) < batch.context_lengths.unsqueeze(1)
+        questions = len(logits) - len(targets.others)
+        own, lengths = logits[:questions], batch.context_lengths[:questions]
         teacher: dict[str, Tensor] = {}
         config = self.settings.loss()
+        others = OtherLogits(torch.tensor(targets.others, device=device), logits[questions:], mask[questions:])
         if targets.aligned_logits is not None and targets.aligned is not None and targets.piece_logits is not None:
             aligned_logits = targets.aligned_logits.to(device)
             teacher = {
-                "teacher_start": aligned_logits[:, 0],
-                "teacher_end": aligned_logits[:, 1],
-                "aligned": targets.aligned.to(device),
+                "teacher_start": others.without_answer(aligned_logits[:, 0]),
+                "teacher_end": others.without_answer(aligned_logits[:, 1]),
+                "aligned": others.beside(targets.aligned.to(device)),
             }
             if config.mse_weight:
                 pieces = torch.tensor(targets.piece_lengths)
                 teacher["interpolated"] = interpolate(
-                    logits, batch.context_lengths.tolist(), targets.piece_lengths, self.settings.interpolation
+                    own, lengths.tolist(), targets.piece_lengths, self.settings.interpolation
                 )
                 teacher["teacher_pieces"] = targets.piece_logits.to(device)
                 teacher["piece_mask"] = (torch.arange(targets.piece_logits.shape[2]) < pieces.unsqueeze(1)).to(device)
+        start, end = others.joined(own)
         return distillation_loss(
             config,
-            start_logits=logits[:, 0],
-            end_logits=logits[:, 1],
-            mask=mask,
+            start_logits=start,
+            end_logits=end,
+            mask=others.beside(mask[:questions]),
             start=targets.start.to(device),
             end=targets.end.to(device),
             **teacher,

@@ -16,9 +16,12 @@ from qa_edge.progress import progress
 from qa_edge.squad import Squad, references
 from qa_edge_runtime.answers import decode_answers
 from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.lexical import window_priors
 from qa_edge_runtime.scoring import Scores, score_predictions
-from qa_edge_runtime.tokenizer import Token, Tokenizer
+from qa_edge_runtime.tokenizer import Tokenizer
+from qa_edge_runtime.tokens import Tokens
 from qa_edge_runtime.vocabulary import Vocabulary
+from qa_edge_runtime.windows import Windows, merge_logits
 
 if TYPE_CHECKING:
     from qa_edge.student.qanet import QANet
@@ -56,7 +59,7 @@ class TrainedStudent:
         return cls(model, tokenizer, vocabulary, vectors)
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Start and end logits over the context tokens of each (question, context), whole contexts, float32."""
+        """Start and end logits over the context tokens of each (question, context), float32."""
         contexts = {context: self.tokenizer(context) for _, context in pairs}
         return self._logits([(self.tokenizer(question), contexts[context]) for question, context in pairs])
 
@@ -79,19 +82,38 @@ class TrainedStudent:
         """Official EM and F1 over every answerable question of a data set."""
         return score_predictions(references(squad), self.predict(squad, description=description))
 
-    def _text(self, context: str, tokens: list[Token], start: NDArray[np.float32], end: NDArray[np.float32]) -> str:
+    def _text(self, context: str, tokens: Tokens, start: NDArray[np.float32], end: NDArray[np.float32]) -> str:
         answers = decode_answers(context, tokens, start, end, self.model.config.max_answer_tokens)
         return answers[0].text if answers else ""
 
-    def _logits(
-        self, pairs: Sequence[tuple[list[Token], list[Token]]]
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def _logits(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Start and end logits of (question, context) tokens; a long context is read in windows, as on the device."""
+        plans = [Windows().cut(len(context)) for _, context in pairs]
+        rows = [
+            (question, context[window.start : window.stop])
+            for (question, context), plan in zip(pairs, plans, strict=True)
+            for window in plan
+        ]
+        parts = iter(self._run(rows))
+        merged = [
+            merge_logits(
+                plan,
+                [next(parts) for _ in plan],
+                len(context),
+                window_priors(context.texts, question.texts, plan),
+            )
+            for (question, context), plan in zip(pairs, plans, strict=True)
+        ]
+        return [(both[0], both[1]) for both in merged]
+
+    def _run(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[NDArray[np.float32]]:
+        """Logits of (question, context) tokens, each float32, shape (2, context tokens)."""
         import torch
 
         known: dict[str, int] = {}
         numbers = [
             tuple(
-                np.asarray([known.setdefault(token.text, len(known)) for token in tokens], np.int32) for tokens in pair
+                np.asarray([known.setdefault(text, len(known)) for text in tokens.texts], np.int32) for tokens in pair
             )
             for pair in pairs
         ]
@@ -99,7 +121,7 @@ class TrainedStudent:
         words = self.vocabulary.word_ids(forms).astype(np.int32)
         characters = self.vocabulary.character_ids(forms, self.model.config.characters_per_word).astype(np.int32)
         order = sorted(range(len(pairs)), key=lambda i: len(numbers[i][1]))
-        results: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(np.empty(0, np.float32),) * 2] * len(pairs)
+        results = [np.empty((2, 0), np.float32)] * len(pairs)
         device = next(self.model.parameters()).device
         training = self.model.training
         self.model.eval()
@@ -113,8 +135,7 @@ class TrainedStudent:
                 )
                 output = self.model(batch.to(device)).float().cpu().numpy()
                 for place, i in enumerate(rows):
-                    count = len(numbers[i][1])
-                    results[i] = (output[place, 0, :count].copy(), output[place, 1, :count].copy())
+                    results[i] = output[place, :, : len(numbers[i][1])].copy()
         self.model.train(training)
         return results
 

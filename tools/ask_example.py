@@ -28,7 +28,7 @@ def main() -> int:
                 paragraph = document["data"][0]["paragraphs"][0]
                 context, asked = paragraph["context"], paragraph["qas"][0]
                 answer = answerer.answer(asked["question"], context)
-                place = f"characters {answer.start} to {answer.end}, score {answer.score:.2f}"
+                place = f"characters {answer.start} to {answer.end}, span probability {answer.span_probability:.2f}"
                 lines = {
                     "text": context,
                     "question": asked["question"],

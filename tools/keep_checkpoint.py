@@ -23,9 +23,9 @@ import numpy as np
 
 from qa_edge.distill import heldout_questions
 from qa_edge.features import HELDOUT, SCORES, TOKENIZER, VECTORS, VOCABULARY
-from qa_edge.prepare import split_articles
 from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
+from qa_edge.split import split_articles
 from qa_edge.squad import read_squad, write_squad
 from qa_edge.vectors import read_vectors
 from qa_edge_runtime.errors import DataError, MissingExtraError, QaEdgeError

@@ -12,6 +12,7 @@ import numpy as np
 
 from qa_edge_export.inference_form import InferenceForm
 from qa_edge_runtime.errors import InputError, MissingExtraError
+from qa_edge_runtime.onnx_engine import import_onnxruntime
 
 BINS = 2048
 STEPS = 127
@@ -73,11 +74,10 @@ def observe(
     :raises MissingExtraError: if onnx or ONNX Runtime is not installed.
     """
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         from qa_edge_export.onnx_graph import write_core
         from qa_edge_export.onnx_layers import FloatLayers
-    except ImportError as error:
+    except (ImportError, MissingExtraError) as error:
         raise MissingExtraError('calibration needs onnx and ONNX Runtime: pip install "qa-edge[train]"') from error
     graph = write_core(form, FloatLayers)
     options = onnxruntime.SessionOptions()

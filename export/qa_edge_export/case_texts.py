@@ -1,4 +1,4 @@
-"""Texts of the conformance cases, written for this purpose: plain ones first, then what tokenizers stumble over."""
+"""Texts of the conformance cases, written for this purpose: plain ones first, then what runtimes stumble over."""
 
 from __future__ import annotations
 
@@ -110,4 +110,73 @@ CASE_TEXTS: tuple[tuple[str, str], ...] = (
         "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft beats " + "ab" * 60,
     ),
     ("zxqv blorp?", "Flirbu gronkt vzzt qwpl, mrrk 7x7x7 snarp-glib_klo ÞßðđŋħŧŦ zzzyx."),
+)
+
+# Texts in small windows, so that an answer stands in a seam.
+WINDOWED_TEXTS: tuple[tuple[str, str], ...] = (
+    ("How long must a burn be held under water?", _BURN),
+    ("How much honey does a colony need for the winter?", _BEES),
+)
+
+# A document of more tokens than a window of ordinary size has, asked at its ends.
+_HANDBOOK = "\n\n".join((_KETTLE, _BRIDGE, _BEES, _BREAD, _BURN, _LIGHTHOUSE, _BATTERY))
+LONG_TEXTS: tuple[tuple[str, str], ...] = (
+    ("How long does the battery last in standby?", _HANDBOOK),
+    ("How long does it take until the kettle switches itself off?", _HANDBOOK),
+)
+
+_SPACES = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2009\u2028\u2029\u202f\u205f\u3000\u180e\ufeff"
+
+# Only cut into tokens: nobody asks these.
+TEXTS: tuple[str, ...] = (
+    # Nothing, and hardly anything; blanks at the beginning, between and at the end.
+    "",
+    " ",
+    "  ",
+    "a",
+    " a",
+    "  a  b   ",
+    "\u200b",
+    # Each kind of white space alone, between words, twice, and behind a blank; and U+180E and U+FEFF, which are none.
+    *(f"a{space}b {space}c{space}{space}d{space}" for space in _SPACES),
+    "one\r\ntwo\r\n\r\nthree\n\r",
+    # Words that exceptions split, in all their cases, at affixes, and glued to others.
+    "can't Can't CAN'T cannot gonna Gotta o'clock ma'am e.g. a.m. 10a.m. Co. Calif. C'mon I'd've y'all'd",
+    "(can't) \"gonna\" -can't can't- can't/won't can't. U.S. U.S.A. u.s. (U.S.) vs. vs.. St.St.",
+    "don’t Don’t we’ll ’cause ‘tis 'tis 's 'S ’s it's IT'S the '90s rock'n'roll",
+    # Emoticons, which the affixes take apart and phrases put together again.
+    "(:) :-) :) :)) ((: (-: :-D xD :( :(( (:( ):  <3 <33 :3 :33 \\o/ 0_0 (o_o) (._.) :-/ :/ =) ^_^ ^___^ :')"
+    " :’) (¬_¬) (ಠ_ಠ)",
+    "(╯°□°）╯︵┻━┻ ┬─┬ ¯\\_(ツ)_/¯ (¯\\(ツ)/¯)",
+    # Infixes, and what looks like them.
+    "a-b a--b a—b A.b a.B 1.b a.1 a,b 1,2 a:b 1:2 a/b 1/2 a=b a+b 1+2 1-2 1*2 a~b a_b a..b a...b…c ...a a... x^2"
+    " 10^6 1x2",
+    "3km 3 km 3kmh $3 3$ US$3 €3,50 3% 3°C 3°C. 20.°C 5'6\" #1 @me me@ +1 -1 ±1 1st 2ND 1990s 1990's",
+    # Addresses and what is none.
+    "http://a.bc https://üñí.example/ä?ö=ü#ß ftp://u:p@h.example:21/x;y (http://a.bc). a.bc/x a.b 1.2.3.4 10.0.0.1"
+    " 999.1.1.1 mailto:x@y.zz x@y x.y@z.example www.a.b.example/ http:// //a.bc a://b.cd localhost:80 例え.jp",
+    # Signs in a row, at either end, and nothing else.
+    "!!! ?! ... .... .. . ,, ;; '' \"\" `` “„” «» ((())) [[]] {{}} <<>> <a> </a> && ** __ -- — –– ---",
+    # Case that changes a word's length or depends on its place, letters beyond the BMP, marks, joiners, selectors.
+    "İSTANBUL ΌΔΟΣ ΟΔΟΣ. ΣΑΣ ǅ ß ẞ STRASSE Ñ N\u0303 ﬁre ﬀ KELVIN \u212a Å \u212b 𐐀𐐁 ᾼ ŉ I\u0307",
+    "𝔘𝔫𝔟𝔢𝔨𝔞𝔫𝔫𝔱𝔢𝔰𝔚𝔬𝔯𝔱𝔩𝔞𝔫𝔤 👍👍🏿 👩🏽‍🚀👨‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿 🇩🇪 ☎️ ☎ 1️⃣ e\u0301\u0301\u0301 \u0301 ก็"
+    " ก็็็ שָׁלוֹם, עולם! \u200f(abc)\u200f سلام، دنیا؟ ।॥",
+    "東京タワー。「引用」、？！ ｶﾞ １２３，４５６ ㍿ ㎏ 3㎏ 한국어는 ไทยไม่เว้นวรรค ⅓ 3½ ² x² ⑩ Ⅻ",
+    # Controls and what is no character.
+    "nul\x00nul \x01\x02 \x7f bell\x07 esc\x1b[0m \ufffe \uffff \U0010ffff \ue000 \u202a\u202b\u202c\u2066\u2069",
+    # A word of 1,000 characters, and one of 300 signs.
+    "x" * 1_000,
+    "(" * 150 + ")" * 150,
+)
+
+# Logits with the most tokens of an answer: one token, a tie, the order of ties, an answer that would be too long, large
+# and equal numbers.
+DECODER_CASES: tuple[tuple[tuple[float, ...], tuple[float, ...], int], ...] = (
+    ((0.5,), (-0.5,), 30),
+    ((1.0, 2.0, 1.0), (1.0, 0.0, 1.0), 30),
+    ((2.0, 0.0, 2.0, 0.0), (0.0, 2.0, 0.0, 2.0), 2),
+    ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 2),
+    ((9.0, 0.0, 1.0, 0.0, 3.0), (0.0, 1.0, 0.0, 0.5, 8.0), 3),
+    ((0.0, 5.0, 0.0), (6.0, -1.0, 4.0), 30),
+    ((800.0, -800.0, 790.0), (-800.0, 799.0, 809.0), 30),
 )

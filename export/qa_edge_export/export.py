@@ -20,7 +20,8 @@ from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
 from qa_edge_export.fold import fold_states
 from qa_edge_export.graph import Graph
 from qa_edge_export.graphs import calibration_runs, write_graphs
-from qa_edge_export.inputs import ExactInputs
+from qa_edge_export.inputs import ExactInputs, window_inputs
+from qa_edge_export.probability import fit_probability
 from qa_edge_export.progress import Progress, no_progress
 from qa_edge_export.report import ExportReport
 from qa_edge_export.sensitivity import layer_effects
@@ -35,11 +36,12 @@ from qa_edge_export.token_table import (
 )
 from qa_edge_export.verify import Logits, Question, Verification, compare, refuse_differences, refuse_loss
 from qa_edge_runtime.answerer import Answerer
-from qa_edge_runtime.bundle import write_bundle
+from qa_edge_runtime.bundle import bundle_name, check_bundle_path, write_bundle
 from qa_edge_runtime.engine import load_engine
 from qa_edge_runtime.errors import BundleError, DataError, InputError
-from qa_edge_runtime.files import check_replaceable
-from qa_edge_runtime.manifest import CASES_NAME, TOKENIZER_NAME
+from qa_edge_runtime.lexical import window_priors
+from qa_edge_runtime.manifest import CASES_NAME, TOKENIZER_NAME, ProbabilityFit
+from qa_edge_runtime.windows import Windows, merge_logits
 
 # What the manifest, with figures of six graphs, and the longer word ids in the cases of a large table may take of a
 # bundle whose size is given.
@@ -67,6 +69,7 @@ def export_bundle(
     reference: Reference | None = None,
     questions: Sequence[Question] = (),
     calibration: Sequence[Question] = (),
+    fitting: Sequence[Question] = (),
     scores: Mapping[str, Any] | None = None,
     licences: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
@@ -82,6 +85,8 @@ def export_bundle(
         manifest says so.
     :param questions: questions to compare on: real ones that were not trained on.
     :param calibration: others of that kind, for the scales of ONNX int8; none of `questions`.
+    :param fitting: questions with answers to fit the probability of being right on, which is then measured on
+        `questions`; none of these, and neighbours of one text.
     :param scores: measured EM and F1 and what they were measured on, for the manifest.
     :param licences: licences of data and vectors, for the manifest.
     :param force: replace a bundle that exists.
@@ -114,7 +119,7 @@ def export_bundle(
     for graph in graphs:
         if graph.spec.role == "token":
             _check_token_graph(graph, checkpoint)
-    bundle = _Bundle(checkpoint=checkpoint, graphs=graphs, name=target.name.removesuffix(".qab"))
+    bundle = _Bundle(checkpoint=checkpoint, graphs=graphs, name=bundle_name(target))
     if settings.max_size_bytes is not None:
         empty = bundle.size_without_table(build_table(checkpoint, [], settings.table), licences or {})
         words = _choose_within(ranked, checkpoint, settings, settings.max_size_bytes - empty, required)
@@ -141,9 +146,18 @@ def export_bundle(
             if reference is not None:
                 with progress("verify bundle", len(questions)) as advance:
                     whole = _verify_bundle(answerer, expected, questions, settings, advance)
-            cases = make_cases(answerer, CASE_TEXTS)
             verification = None if whole is None else {**whole.to_json(), **made_by(answerer)}
-    bundle.write(target, table, cases, scores=scores, verification=verification, licences=licences, force=force)
+            likely = fit_probability(answerer, fitting, questions, progress)
+        told: dict[str, Any] = {
+            "probability": None if likely is None else likely.fit,
+            "scores": scores,
+            "verification": verification,
+            "licences": licences,
+        }
+        bundle.write(staged, table, b"[]", **told, force=True)
+        with Answerer.load(staged) as answerer:
+            cases = make_cases(answerer, CASE_TEXTS)
+    bundle.write(target, table, cases, **told, force=force)
     return ExportReport(
         path=target,
         files={name: len(content) for name, content in {**bundle.files(table), CASES_NAME: cases}.items()},
@@ -151,6 +165,7 @@ def export_bundle(
         text=text,
         graphs=found,
         bundle=whole,
+        probability=likely,
         cases=len(CASE_TEXTS),
         graph_seconds=graph_seconds,
         seconds=time.perf_counter() - began,
@@ -165,7 +180,7 @@ def check_output(run_folder: str | os.PathLike[str], output: str | os.PathLike[s
     run, target = Path(run_folder).resolve(), Path(output).resolve()
     if target == run or target in run.parents:
         raise DataError(f"{output} holds the run that would be exported; name another path for the bundle")
-    check_replaceable(output, force=force)
+    check_bundle_path(output, force=force)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,6 +211,7 @@ class _Bundle:
         table: Table,
         cases: bytes,
         *,
+        probability: ProbabilityFit | None = None,
         scores: Mapping[str, Any] | None = None,
         verification: Mapping[str, Any] | None = None,
         licences: Mapping[str, Any] | None = None,
@@ -212,6 +228,7 @@ class _Bundle:
             qa_edge_version=_version(),
             spacy_version=self.checkpoint.tokenizer.spacy_version,
             max_answer_tokens=self.checkpoint.sizes.max_answer_tokens,
+            probability=probability,
             scores=scores,
             verification=verification,
             licences=licences,
@@ -262,8 +279,14 @@ def _verify_graph(
     engine, found, tokens = load_engine(graph.content, graph.spec), [], []
     for question in questions:
         inputs, cut = exact(question.question, question.context)
-        outputs = engine.run(inputs)
-        found.append((outputs["start_logits"], outputs["end_logits"]))
+        windows = Windows().cut(len(cut))
+        parts = []
+        for window in windows:
+            outputs = engine.run(window_inputs(inputs, window))
+            parts.append(np.stack([outputs["start_logits"], outputs["end_logits"]]))
+        asked = checkpoint.tokenizer(question.question).texts
+        start, end = merge_logits(windows, parts, len(cut), window_priors(cut.texts, asked, windows))
+        found.append((start, end))
         tokens.append(cut)
         advance(1)
     limit = checkpoint.sizes.max_answer_tokens

@@ -11,7 +11,8 @@ from qa_edge_export.checkpoint import Checkpoint
 from qa_edge_export.fold import fold_states
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.positions import PositionSignals
-from qa_edge_runtime.tokenizer import Token
+from qa_edge_runtime.tokens import Token, Tokens
+from qa_edge_runtime.windows import Window
 
 
 class ExactInputs:
@@ -22,7 +23,7 @@ class ExactInputs:
         self._positions = PositionSignals(checkpoint.sizes.hidden)
         self._states: dict[str, np.ndarray] = {}
 
-    def __call__(self, question: str, context: str) -> tuple[CoreInputs, list[Token]]:
+    def __call__(self, question: str, context: str) -> tuple[CoreInputs, Tokens]:
         """The four inputs by name, and the context's tokens.
 
         :raises InputError: if question or context is blank, which the runtime refuses too.
@@ -43,3 +44,12 @@ class ExactInputs:
         missing = [word for word in dict.fromkeys(words) if word not in self._states]
         self._states.update(zip(missing, fold_states(self._checkpoint, missing), strict=True))
         return np.stack([self._states[word] for word in words])
+
+
+def window_inputs(inputs: CoreInputs, window: Window) -> CoreInputs:
+    """What the graph is given for one window of a long context."""
+    return {
+        **inputs,
+        "context": inputs["context"][window.start : window.stop],
+        "context_position": inputs["context_position"][: window.stop - window.start],
+    }

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qa_edge_export.graph import Graph
-from qa_edge_runtime.errors import MissingExtraError
+from qa_edge_runtime.onnx_engine import import_onnxruntime
 
 
 def to_ort(graph: Graph) -> Graph:
@@ -15,10 +15,7 @@ def to_ort(graph: Graph) -> Graph:
 
     :raises MissingExtraError: if ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError('the .ort format needs ONNX Runtime: pip install "qa-edge[train]"') from error
+    onnxruntime = import_onnxruntime()
     file = f"{Path(graph.spec.file).stem}.ort"
     with tempfile.TemporaryDirectory(prefix="qa-edge-export.") as folder:
         target = Path(folder) / file

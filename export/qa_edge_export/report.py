@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qa_edge_export.probability import ProbabilityReport
 from qa_edge_export.verify import Verification
 
 ENOUGH_QUESTIONS = 1_000
@@ -20,6 +21,7 @@ class ExportReport:
     :ivar graphs: comparison of each core graph with the trained student, by file, on exact token states; empty if there
         was no reference.
     :ivar bundle: the same of the bundle as a device loads it, table and unknown words included.
+    :ivar probability: the fitted probability of being right, None if there were too few questions.
     :ivar cases: conformance cases in the bundle.
     :ivar graph_seconds: time that writing the graphs took (calibration included), of `seconds` in all.
     """
@@ -30,6 +32,7 @@ class ExportReport:
     text: str
     graphs: Mapping[str, Verification]
     bundle: Verification | None
+    probability: ProbabilityReport | None
     cases: int
     graph_seconds: float
     seconds: float
@@ -59,6 +62,8 @@ def format_report(report: ExportReport) -> str:
         )
     if report.bundle is not None and report.bundle.questions < ENOUGH_QUESTIONS:
         lines.append(f"  a difference in F1 on fewer than {ENOUGH_QUESTIONS:,} questions says little")
+    if report.probability is not None:
+        lines.append(f"  {report.probability}")
     lines.append(f"  {report.words:,} words of {report.text}, {report.cases} conformance cases")
     lines.append(f"  {report.seconds:.1f} s, of which writing the graphs {report.graph_seconds:.1f} s")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from qa_edge_runtime.answers import decode_answers
 from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import BundleError, InputError
 from qa_edge_runtime.scoring import Scores, score_predictions
-from qa_edge_runtime.tokenizer import Token
+from qa_edge_runtime.tokens import Tokens
 
 # Two spans nearer than this in logit may change places by rounding alone; float32 sums of this depth agree to 1e-4.
 DECISIVE_MARGIN = 1e-3
@@ -87,7 +87,7 @@ def compare(
     candidate: Sequence[Logits],
     *,
     questions: Sequence[Question] = (),
-    tokens: Sequence[Sequence[Token]] = (),
+    tokens: Sequence[Tokens] = (),
     max_answer_tokens: int = 30,
 ) -> Verification:
     """Compare the logits of two students question by question, with the runtime's decoder.
@@ -166,7 +166,7 @@ def refuse_loss(verification: Verification, margin: float, noun: str, advice: Ca
 
 
 def _known_answers(
-    reference: Sequence[Logits], questions: Sequence[Question], tokens: Sequence[Sequence[Token]], max_tokens: int
+    reference: Sequence[Logits], questions: Sequence[Question], tokens: Sequence[Tokens], max_tokens: int
 ) -> Sequence[Question]:
     """The questions with answers to score by: the trained student's own, if there are no others."""
     if not questions or any(question.answers for question in questions):
@@ -178,7 +178,7 @@ def _known_answers(
 
 
 def _score(
-    logits: Sequence[Logits], questions: Sequence[Question], tokens: Sequence[Sequence[Token]], max_tokens: int
+    logits: Sequence[Logits], questions: Sequence[Question], tokens: Sequence[Tokens], max_tokens: int
 ) -> Scores:
     references: dict[str, Sequence[str]] = {}
     predictions: dict[str, str] = {}
@@ -189,6 +189,6 @@ def _score(
     return score_predictions(references, predictions)
 
 
-def _answer(question: Question, tokens: Sequence[Token], logits: Logits, max_tokens: int) -> str:
+def _answer(question: Question, tokens: Tokens, logits: Logits, max_tokens: int) -> str:
     answers = decode_answers(question.context, tokens, *logits, max_tokens)
     return answers[0].text if answers else ""

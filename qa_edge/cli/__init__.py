@@ -12,10 +12,28 @@ from typing import Any, NoReturn
 
 import click
 
-from qa_edge.cli import answer, bench, check, distill, evaluate, export, info, label, prepare, sensitivity, teach
+from qa_edge.cli import (
+    active,
+    answer,
+    bench,
+    check,
+    compare,
+    distill,
+    evaluate,
+    export,
+    info,
+    label,
+    labels,
+    pack,
+    prepare,
+    select,
+    sensitivity,
+    teach,
+    verify,
+)
 from qa_edge_runtime.errors import QaEdgeError
 
-RESUMABLE = ("prepare", "label", "teach", "distill")
+RESUMABLE = ("prepare", "label", "teach", "distill", "select", "active")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -104,5 +122,23 @@ def main() -> None:
     """Distil a BERT question answerer into a small QANet, export it, and let a device answer with it."""
 
 
-for _module in (check, prepare, label, teach, distill, evaluate, export, sensitivity, info, answer, bench):
+for _module in (
+    check,
+    prepare,
+    label,
+    teach,
+    distill,
+    select,
+    labels,
+    active,
+    evaluate,
+    compare,
+    export,
+    sensitivity,
+    info,
+    pack,
+    verify,
+    answer,
+    bench,
+):
     main.add_command(_module.command)

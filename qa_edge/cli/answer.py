@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ import click
 
 from qa_edge.cli.options import engine_options
 from qa_edge.cli.output import json_option, print_json, print_table
+from qa_edge.progress import progress
 
 if TYPE_CHECKING:
-    from qa_edge_runtime.answerer import Answer
+    from qa_edge_runtime.answers import Answer
 
 
 @click.command("answer", short_help="Answer questions out of a text.")
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
 @click.option("--context", help="The text to answer from.")
 @click.option("--context-file", metavar="FILE", help="The same in a file, UTF-8; - is standard input.")
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Answers wanted, best first.")
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Leave out answers that are less likely to be right; none may be left.",
+)
+@click.option(
+    "--max-windows",
+    type=click.IntRange(1),
+    help="Of a long text, read only so many windows: those that share most with the question's words.",
+)
+@click.option("--sentences", is_flag=True, help="Print the sentence around each answer too.")
 @engine_options
 @json_option
 def command(
@@ -31,14 +46,18 @@ def command(
     context: str | None,
     context_file: str | None,
     top_k: int,
+    min_probability: float,
+    max_windows: int | None,
+    sentences: bool,
     engine: str | None,
     precision: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
-    """Answer out of a context, with the characters [start, end) of the answer in it, and a score.
+    """Answer out of a context of any length.
 
-    The score is the span's probability among all spans of the context. With --json a line is an object.
+    A line holds the answer, its characters start-end in the context, and the probability that it is right to the word
+    (- if the bundle has none fitted). With --json a line is an object.
     """
     if (context is None) == (context_file is None):
         raise click.UsageError("give the text either as --context or as --context-file")
@@ -51,29 +70,65 @@ def command(
 
     text = _read_file(str(context_file)) if context is None else context
     with Answerer.load(bundle, engine=engine, precision=precision, threads=threads) as answerer:
+        passage = answerer.read(text)
         questions = _questions() if question is None else iter([question])
         asked = 0
         for one in questions:
-            _print(one, answerer.answers(one, text, top_k=top_k), as_json, top_k)
+            with _showing(min(passage.windows, max_windows or passage.windows)) as advance:
+                answers = passage.answers(
+                    one,
+                    top_k,
+                    min_probability=min_probability,
+                    max_windows=max_windows,
+                    sentences=sentences,
+                    progress=advance,
+                )
+            _print(one, answers, as_json, top_k)
             asked += 1
         if not asked:
             raise InputError("standard input holds no question; expected one a line")
 
 
+@contextmanager
+def _showing(windows: int) -> Iterator[Callable[[int, int], None] | None]:
+    """Progress over the windows of a long text; nothing for a short one."""
+    if windows == 1:
+        yield None
+        return
+    with progress("read", windows) as advance:
+        yield lambda done, count: advance(1)
+
+
 def _print(question: str, answers: list[Answer], as_json: bool, top_k: int) -> None:
     if as_json:
-        best: dict[str, Any] = {"question": question, **asdict(answers[0])}
+        found: dict[str, Any] = {"question": question, **(asdict(answers[0]) if answers else {"text": None})}
         if top_k > 1:
-            best["answers"] = [asdict(answer) for answer in answers]
-        print_json(best, indent=None)
+            found["answers"] = [asdict(answer) for answer in answers]
+        print_json(found, indent=None)
     elif top_k > 1:
-        rows = [[answer.text, f"{answer.start}-{answer.end}", f"{answer.score:.4f}"] for answer in answers]
-        print_table(("answer", "characters", "score"), rows, title=question)
-    else:
+        rows = [
+            [answer.text, f"{answer.start}-{answer.end}", _likely(answer), f"{answer.span_probability:.4f}"]
+            for answer in answers
+        ]
+        print_table(("answer", "characters", "probability", "among the spans"), rows, title=question)
+        for answer in answers:
+            if answer.sentence is not None:
+                click.echo(f"{answer.start}-{answer.end}: {_in_line(answer.sentence.text)}")
+    elif answers:
         # Tabs, and no table: questions may come one by one, and answers go on to cut or awk.
         answer = answers[0]
-        line = " ".join(answer.text.split())
-        click.echo(f"{line}\t{answer.start}-{answer.end}\t{answer.score:.4f}")
+        fields = [_in_line(answer.text), f"{answer.start}-{answer.end}", _likely(answer)]
+        click.echo("\t".join(fields + ([_in_line(answer.sentence.text)] if answer.sentence is not None else [])))
+    else:
+        click.echo("\t-\t-")
+
+
+def _likely(answer: Answer) -> str:
+    return "-" if answer.probability is None else f"{answer.probability:.4f}"
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _questions() -> Iterator[str]:

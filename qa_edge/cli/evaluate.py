@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from qa_edge.cli.options import engine_options
-from qa_edge.cli.output import json_option, log, print_facts, print_json
+from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table, wrong_usage
+
+if TYPE_CHECKING:
+    from qa_edge.adversarial import AdversarialScores
 
 
 @click.command("evaluate", short_help="Score a run, a bundle or a prediction file on SQuAD JSON.")
@@ -15,6 +21,15 @@ from qa_edge.cli.output import json_option, log, print_facts, print_json
 @click.option("--squad", metavar="DEV.json", required=True, help="SQuAD JSON with reference answers.")
 @click.option("--predictions", metavar="FILE", help="Answers to score instead: JSON, question id to text.")
 @click.option("-o", "--output", metavar="FILE", help="Write the answers, as --predictions reads them.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="Write scores by type of question, length of answer and text, calibration: .html (with plots), .md or .json.",
+)
+@click.option("--whole-articles", is_flag=True, help="Ask every question of its whole article, not of its paragraph.")
+@click.option(
+    "--max-windows", type=click.IntRange(1), help="Of a long context, read only so many windows; see qa-edge answer."
+)
 @engine_options
 @json_option
 def command(
@@ -22,6 +37,9 @@ def command(
     squad: str,
     predictions: str | None,
     output: str | None,
+    report: str | None,
+    whole_articles: bool,
+    max_windows: int | None,
     engine: str | None,
     precision: str | None,
     threads: int,
@@ -29,33 +47,76 @@ def command(
 ) -> None:
     """Answer every question and score the answers as the official script of SQuAD v1.1 does.
 
+    With --whole-articles the context is all of an article's paragraphs, so that the answer has to be found first.
+
     A bundle answers through the device runtime, a run's folder through torch. Questions marked impossible and
-    questions without a reference answer are not scored.
+    questions without a reference answer are not scored. Of Adversarial SQuAD the altered questions are told apart
+    from their originals.
     """
     if (model is None) == (predictions is None):
         raise click.UsageError("give either a run or a bundle, or --predictions with a file of answers")
-    from qa_edge.squad import read_squad, references
-    from qa_edge_runtime.files import atomic_write
-    from qa_edge_runtime.scoring import read_predictions, score_predictions
+    if report is not None:
+        from qa_edge.report_file import check_report_file
 
-    data = read_squad(squad)
+        with wrong_usage():
+            check_report_file(report)
+    from qa_edge.adversarial import adversarial_scores
+    from qa_edge.question_scores import score_questions
+    from qa_edge.squad import read_squad, references
+    from qa_edge.squad import whole_articles as joined
+    from qa_edge_runtime.files import atomic_write
+    from qa_edge_runtime.scoring import read_predictions
+
+    data = joined(read_squad(squad)) if whole_articles else read_squad(squad)
     expected = references(data)
+    probabilities: dict[str, float] = {}
     if predictions is not None:
         answers = read_predictions(predictions)
     else:
-        from qa_edge.evaluate import predict
+        from qa_edge.evaluate import answers_of_bundle, model_kind, predict
 
         assert model is not None
-        answers = predict(model, data, engine=engine, precision=precision, threads=threads)
-    scores = score_predictions(expected, answers)
+        if model_kind(model) == "bundle":
+            found = answers_of_bundle(
+                model, data, engine=engine, precision=precision, threads=threads, max_windows=max_windows
+            )
+            answers = {identifier: answer.text for identifier, answer in found.items()}
+            probabilities = {i: answer.probability for i, answer in found.items() if answer.probability is not None}
+        else:
+            answers = predict(model, data, engine=engine, precision=precision, max_windows=max_windows)
+    scores = score_questions(expected, answers)
+    asked = f"whole articles of {squad}" if whole_articles else squad
     if output is not None:
         atomic_write(output, json.dumps(answers, ensure_ascii=False) + "\n")
+    if report is not None:
+        from qa_edge.evaluation_report import evaluation_report
+        from qa_edge.report_file import write_report
+
+        system, name = Path(model or predictions or "").resolve().name, Path(squad).name
+        name = f"whole articles of {name}" if whole_articles else name
+        write_report(report, evaluation_report(data, scores, system=system, data=name, probabilities=probabilities))
     if scores.unanswered:
-        log(f"{scores.unanswered} of {scores.total} questions have no answer, which scores 0")
+        log(f"{scores.unanswered} of {len(scores.ids)} questions have no answer, which scores 0")
     if scores.extra and predictions is not None:
         log(f"{scores.extra} answers are to questions that are not scored")
+    adversarial = adversarial_scores(scores)
+    totals = {"exact_match": scores.exact_match_percent, "f1": scores.f1_percent, "total": len(scores.ids)}
     if as_json:
-        print_json({"exact_match": scores.exact_match, "f1": scores.f1, "total": scores.total}, indent=None)
-    else:
-        facts = {"exact match": f"{scores.exact_match:.3f}", "F1": f"{scores.f1:.3f}", "questions": f"{scores.total:,}"}
-        print_facts(facts, title=f"{model or predictions} on {squad}")
+        print_json(totals if adversarial is None else {**totals, "adversarial": asdict(adversarial)}, indent=None)
+        return
+    facts = {
+        "exact match": f"{scores.exact_match_percent:.3f}",
+        "F1": f"{scores.f1_percent:.3f}",
+        "questions": f"{len(scores.ids):,}",
+    }
+    print_facts(facts, title=f"{model or predictions} on {asked}")
+    if adversarial is not None:
+        _print_adversarial(adversarial)
+
+
+def _print_adversarial(found: AdversarialScores) -> None:
+    from qa_edge.evaluation_report import ADVERSARIAL_TITLE, adversarial_rule, group_table
+
+    head, rows = group_table(found.groups)
+    print_table(head, rows, title=f"\n{ADVERSARIAL_TITLE}")
+    click.echo(adversarial_rule(found))

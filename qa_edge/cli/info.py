@@ -15,8 +15,10 @@ from qa_edge.cli.output import json_option, print_facts, print_json, print_table
 def command(bundle: str, as_json: bool) -> None:
     """Check a bundle's files and say what it holds."""
     from qa_edge_runtime.bundle import Bundle
+    from qa_edge_runtime.entries import printable
 
     opened = Bundle.open(bundle)
+    opened.close()
     manifest = opened.manifest
     if as_json:
         print_json({**json.loads(manifest.to_json()), "size_bytes": opened.size_bytes})
@@ -48,10 +50,12 @@ def command(bundle: str, as_json: bool) -> None:
             f"largest difference of logits {verification['largest_difference']:.1e}{f' ({graph})' if graph else ''}"
         )
         ours, theirs = verification.get("scores"), verification.get("reference_scores")
-        if ours and theirs:
+        if ours and theirs and {"f1", "total"} <= ours.keys() and "f1" in theirs:
             scored = f"F1 {ours['f1']:.2f} against {theirs['f1']:.2f} on {ours['total']} held-out questions"
             facts["verified"] = f"{facts['verified']}; {scored}"
-    print_facts(facts, title=bundle)
+    if manifest.probability is not None:
+        facts["probability"] = manifest.probability
+    print_facts({name: printable(str(value)) for name, value in facts.items()}, title=bundle)
     verified = {graph.file: graph.verification.get("scores", {}) for graph in manifest.graphs}
     f1 = {file: f"{figures['f1']:.2f}" for file, figures in verified.items() if "f1" in figures}
     files = [

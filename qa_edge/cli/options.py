@@ -26,6 +26,11 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "alignment": (click.Choice(["rule", "offset"]), "rule", "How word pieces are matched with tokens."),
     "interpolation": (click.Choice(["cubic", "linear"]), "cubic", "How student logits reach teacher positions."),
     "context_limit": (int, 400, "Tokens of a context that training sees."),
+    "others": (
+        click.FloatRange(0, 1),
+        0.0,
+        "Share of the questions asked of another paragraph too, so that long texts can be read in windows.",
+    ),
     "ema_ceiling": (
         click.FloatRange(0, 1),
         None,
@@ -127,7 +132,9 @@ def engine_options(command: F) -> F:
             help="If not given int8, fp16, fp32: the first in the bundle; tflite-runtime: fp32, fp16, never int8.",
         ),
         click.option(
-            "--engine", type=click.Choice(["onnx", "tflite"]), help="The first that is installed if not given."
+            "--engine",
+            type=click.Choice(["onnx", "tflite"]),
+            help="If not given tflite (LiteRT), then onnx: the first that is installed.",
         ),
     ):
         command = option(command)

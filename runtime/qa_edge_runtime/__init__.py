@@ -10,10 +10,12 @@
 A bundle such as `first.qab` is made by `qa-edge export`. All errors raised on purpose are `QaEdgeError`.
 """
 
-from qa_edge_runtime.answerer import Answer, Answerer
+from qa_edge_runtime.answerer import Answerer
+from qa_edge_runtime.answers import Answer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import QaEdgeError
+from qa_edge_runtime.passage import Passage
 from qa_edge_runtime.tokenizer import Token, Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Answerer", "Bundle", "QaEdgeError", "Token", "Tokenizer"]
+__all__ = ["Answer", "Answerer", "Bundle", "Passage", "QaEdgeError", "Token", "Tokenizer"]

@@ -1,17 +1,20 @@
-"""A bundle: the folder that a device loads. Refused rather than misread, and whole or absent when written."""
+"""A bundle: the folder or file that a device loads. Refused rather than misread, whole or absent when written."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from qa_edge_runtime.errors import BundleError, QaEdgeError
-from qa_edge_runtime.files import atomic_folder, atomic_write, read_json, sha256_file
+from qa_edge_runtime.archive import SUFFIX, write_archive
+from qa_edge_runtime.entries import printable
+from qa_edge_runtime.errors import BundleError, DataError, InputError, QaEdgeError
+from qa_edge_runtime.files import atomic_file, atomic_folder, check_replaceable, check_replaceable_file
 from qa_edge_runtime.manifest import (
     CASES_NAME,
     MANIFEST_NAME,
@@ -20,81 +23,123 @@ from qa_edge_runtime.manifest import (
     FileRecord,
     GraphSpec,
     Manifest,
+    ProbabilityFit,
     TableSpec,
     TensorSpec,
 )
+from qa_edge_runtime.source import Source, holds_bundle, open_source
+from qa_edge_runtime.strict_json import parse_strict_json
 from qa_edge_runtime.table import TokenTable
 from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.vocabulary import Vocabulary
 
-__all__ = ["Bundle", "FileRecord", "GraphSpec", "Manifest", "TableSpec", "TensorSpec", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "FileRecord",
+    "GraphSpec",
+    "Manifest",
+    "ProbabilityFit",
+    "TableSpec",
+    "TensorSpec",
+    "bundle_name",
+    "check_bundle_path",
+    "copy_bundle",
+    "is_single_file",
+    "write_bundle",
+]
 
-# A manifest takes some kilobytes: more than this is not one, and is not read into memory.
+# Bytes beyond which a file of these names is not what its name says, and is not read into memory: once parsed, JSON
+# takes up to some twenty times as much. A manifest takes some kilobytes, tokenizer and cases some hundred.
 MAX_MANIFEST_BYTES = 1 << 20
+_MAX_BYTES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, TOKENIZER_NAME: 4 << 20, CASES_NAME: 8 << 20}
+# A vocabulary may be as long as its words: ten bytes each in English, and its characters.
+_MAX_BYTES_OF_A_WORD = 256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """An opened bundle: its files are those that export wrote, byte for byte.
 
-    :ivar path: the folder.
+    Nothing is kept open but the mapping of the table, which `close` lets go of. Whoever writes a bundle can make all
+    hashes right: what the files hold is checked too, in kind and in size, but for one thing. The tokenizer's patterns
+    are run as they are, and a regular expression can be made to take exponential time: take bundles from those whom you
+    trust with your processor.
+
+    :ivar path: the folder, or the single file.
     :ivar table: states of words, mapped read-only.
+    :ivar source: the bundle's files.
     """
 
     path: Path
     manifest: Manifest
     table: TokenTable
+    source: Source
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read the manifest, check size and SHA-256 of every file, then map the table.
 
-        Nothing but the manifest is parsed before its hash was found right.
+        Nothing but the manifest is parsed before its hash was found right, and nothing is unpacked.
 
-        :raises BundleError: if the folder or a file is missing, cut, changed or newer, or tables or tensors are not as
+        :param path: a folder, or the single file NAME.qab.zip.
+        :raises BundleError: if the bundle or a file is missing, cut, changed or newer, or tables or tensors are not as
             declared; one sentence that names the file.
         """
-        folder = Path(path)
-        manifest = _read_manifest(folder)
+        source = open_source(Path(path))
+        raw = source.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
+        try:
+            manifest = Manifest.from_json(raw)
+        except BundleError as error:
+            raise BundleError(f"bundle {source.path}: {MANIFEST_NAME}: {error}") from error
+        mapped = (manifest.table.file, manifest.table.scales_file)
         for name, record in manifest.files.items():
-            _check_file(folder, name, record)
-        return cls(path=folder, manifest=manifest, table=TokenTable.open(folder, manifest.table))
+            if name not in mapped:
+                source.check(name, record, limit=_byte_limit(name, manifest))
+        table = TokenTable.open(source, manifest.table, manifest.files)
+        return cls(path=source.path, manifest=manifest, table=table, source=source)
+
+    def close(self) -> None:
+        """Let go of the table's files, which some systems do not replace while they are mapped; all else works on."""
+        self.table.close()
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files that the manifest lists."""
         return sum(record.size_bytes for record in self.manifest.files.values())
 
+    def read(self, name: str) -> bytes:
+        """A file's bytes, read and checked again: a forked child may call this long after the bundle was opened.
+
+        :param name: one of `manifest.files`.
+        :raises BundleError: if it is none of these, or went away or changed since the bundle was opened.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"bundle {self.path} has no file {name!r:.120}")
+        return self.source.read(name, self.manifest.files[name], limit=_byte_limit(name, self.manifest))
+
     def graph_bytes(self, graph: GraphSpec) -> bytes:
         """A graph as its engine reads it.
 
         :param graph: one of `manifest.graphs`.
-        :raises BundleError: if the file went away since the bundle was opened.
+        :raises BundleError: if the file went away or changed since the bundle was opened.
         """
-        try:
-            return (self.path / graph.file).read_bytes()
-        except OSError as error:
-            raise BundleError(f"bundle {self.path}: {graph.file} cannot be read: {error.strerror or error}") from error
+        return self.read(graph.file)
 
     def tokenizer(self) -> Tokenizer:
         """The bundle's tokenizer.
 
         :raises BundleError: if its tables are not what the tokenizer reads.
         """
-        try:
-            return Tokenizer.load(self.path / TOKENIZER_NAME)
-        except QaEdgeError as error:
-            raise BundleError(f"bundle {self.path}: {TOKENIZER_NAME} cannot be used: {error}") from error
+        return self._parse(TOKENIZER_NAME, Tokenizer)
 
     def vocabulary(self) -> Vocabulary:
         """The bundle's words and characters.
 
         :raises BundleError: if it does not fit the table, or cannot be read.
         """
-        try:
-            vocabulary = Vocabulary.load(self.path / VOCABULARY_NAME)
-        except QaEdgeError as error:
-            raise BundleError(f"bundle {self.path}: {VOCABULARY_NAME} cannot be used: {error}") from error
+        vocabulary = self._parse(VOCABULARY_NAME, Vocabulary.from_json)
         rows = self.manifest.table.rows
         if len(vocabulary.words) + 1 != rows:
             raise BundleError(
@@ -108,17 +153,15 @@ class Bundle:
 
         :raises BundleError: if the file is not a list of such objects (bare, or under the key "cases").
         """
+        return self._parse(CASES_NAME, _cases)
+
+    def _parse(self, name: str, make: Callable[[Any], T]) -> T:
+        raw = self.read(name)
         try:
-            found = read_json(self.path / CASES_NAME, "cases file")
+            return make(parse_strict_json(raw))
         except QaEdgeError as error:
-            raise BundleError(f"bundle {self.path}: {CASES_NAME} cannot be used: {error}") from error
-        cases = found.get("cases") if isinstance(found, dict) else found
-        if not isinstance(cases, list) or not all(
-            isinstance(case, dict) and all(isinstance(case.get(key), str) for key in ("question", "context"))
-            for case in cases
-        ):
-            raise BundleError(f"bundle {self.path}: {CASES_NAME} is not a list of cases with a question and a context")
-        return cases
+            reason = printable(str(error))[:300]  # it may quote what the file holds
+            raise BundleError(f"bundle {self.path}: {name} cannot be used: {reason}") from error
 
 
 def write_bundle(
@@ -136,15 +179,18 @@ def write_bundle(
     scores: Mapping[str, Any] | None = None,
     verification: Mapping[str, Any] | None = None,
     licences: Mapping[str, Any] | None = None,
+    probability: ProbabilityFit | None = None,
     force: bool = False,
 ) -> Manifest:
     """Write a bundle under a temporary name, open it as a device would, and only then give it its name.
 
+    :param path: a folder to make, or a single file if the name ends in .zip.
     :param files: content of each file but the manifest, by name; hashes and sizes are computed here.
     :param graphs: at least one core graph, and one token graph for each engine that has a core graph.
     :param table: as `quantise_rows` made the rows and scales under `files`.
-    :param name: what the bundle calls itself; the folder's name without .qab if not given.
+    :param name: what the bundle calls itself; the path's name without .qab and .zip if not given.
     :param created: time in ISO 8601; now (UTC) if not given.
+    :param probability: as fitted on questions outside training; None if it was not.
     :param force: replace a bundle that exists.
     :return: the manifest that was written.
     :raises BundleError: if what was given is not a bundle that this runtime would load; nothing is written.
@@ -152,7 +198,7 @@ def write_bundle(
     """
     target = Path(path)
     manifest = Manifest(
-        name=name or target.name.removesuffix(".qab"),
+        name=name or bundle_name(target),
         created=created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         qa_edge_version=qa_edge_version,
         spacy_version=spacy_version,
@@ -167,62 +213,95 @@ def write_bundle(
         scores=scores,
         verification=verification or {},
         licences=licences or {},
+        probability=probability,
     )
-    with atomic_folder(target, force=force) as folder:
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
-        atomic_write(folder / MANIFEST_NAME, manifest.to_json())
-        _check_written(folder)
+    try:
+        described = manifest.to_json().encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"cannot write {target}: the manifest's text holds half of a surrogate pair; expected Unicode text"
+        ) from error
+    _write(target, [(MANIFEST_NAME, described), *sorted(files.items())], force=force)
     return manifest
 
 
-def _check_written(folder: Path) -> None:
+def copy_bundle(path: str | os.PathLike[str], target: str | os.PathLike[str], *, force: bool = False) -> int:
+    """Write a bundle again in the other form or the same one, byte for byte: a single file if the name ends in .zip.
+
+    :param force: replace a bundle that exists.
+    :return: bytes written.
+    :raises BundleError: if `path` is not a bundle that this runtime would load; nothing is written.
+    :raises InputError: if both are the same.
+    :raises DataError: if `target` exists and `force` is false, or the disk is full; nothing is left behind.
+    """
+    source, written = Path(path), Path(target)
+    check_bundle_path(written, force=force)
+    if source.resolve() == written.resolve():
+        raise InputError(f"{source} cannot be packed into itself; name another path")
+    bundle = Bundle.open(source)
+    bundle.close()
+    described = bundle.source.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
+    files = ((name, bundle.read(name)) for name in sorted(bundle.manifest.files))
+    _write(written, itertools.chain([(MANIFEST_NAME, described)], files), force=force)
+    return written.stat().st_size if is_single_file(written) else len(described) + bundle.size_bytes
+
+
+def check_bundle_path(path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse to write a bundle over what exists, unless it may be replaced and is a bundle, or an empty folder.
+
+    :raises DataError: if `path` exists and `force` is false, or it is something else.
+    """
+    if is_single_file(path):
+        check_replaceable_file(path, force=force, ours=holds_bundle)
+    else:
+        check_replaceable(path, force=force, marker=MANIFEST_NAME)
+
+
+def is_single_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a bundle of this name is written as a single file."""
+    return Path(path).name.lower().endswith(SUFFIX)
+
+
+def bundle_name(path: str | os.PathLike[str]) -> str:
+    """What a bundle calls itself if nothing else is said: its path's name without .qab, .zip or both."""
+    name = Path(path).name
+    return name[: -len(SUFFIX)].removesuffix(".qab") if is_single_file(path) else name.removesuffix(".qab")
+
+
+def _write(target: Path, files: Iterable[tuple[str, bytes]], *, force: bool) -> None:
+    """Write files under a temporary name, open them as a device would, then give them their name."""
+    if is_single_file(target):
+        with atomic_file(target, force=force, ours=holds_bundle) as temporary:
+            with temporary.open("wb") as stream:
+                write_archive(stream, files)
+            _check_written(temporary)
+        return
+    with atomic_folder(target, force=force, marker=MANIFEST_NAME) as folder:
+        for name, content in files:
+            (folder / name).write_bytes(content)
+        _check_written(folder)
+
+
+def _check_written(path: Path) -> None:
     """Read all that a device would; in a function of its own, so that no file is still mapped when it is renamed."""
-    written = Bundle.open(folder)
+    written = Bundle.open(path)
     written.tokenizer()
     written.vocabulary()
     written.cases()
+    written.close()
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise BundleError(f"bundle {folder} {found}; expected a folder with a {MANIFEST_NAME}: check the path")
-    source = folder / MANIFEST_NAME
-    try:
-        if source.exists() and not source.is_file():  # a pipe would never end
-            raise BundleError(f"bundle {folder}: {MANIFEST_NAME} is not a file; export or copy the bundle again")
-        with source.open("rb") as stream:
-            raw = stream.read(MAX_MANIFEST_BYTES + 1)
-    except OSError as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
-        raise BundleError(f"bundle {folder}: {MANIFEST_NAME} {reason}; export or copy the bundle again") from error
-    if len(raw) > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"bundle {folder}: {MANIFEST_NAME} has more than {MAX_MANIFEST_BYTES} bytes: it is not a manifest"
-        )
-    try:
-        return Manifest.from_json(raw)
-    except BundleError as error:
-        raise BundleError(f"bundle {folder}: {MANIFEST_NAME}: {error}") from error
+def _cases(found: Any) -> list[dict[str, Any]]:
+    cases = found.get("cases") if isinstance(found, dict) else found
+    if not isinstance(cases, list) or not all(
+        isinstance(case, dict) and all(isinstance(case.get(key), str) for key in ("question", "context"))
+        for case in cases
+    ):
+        raise BundleError("it is not a list of cases with a question and a context")
+    return cases
 
 
-def _check_file(folder: Path, name: str, record: FileRecord) -> None:
-    file = folder / name
-    try:
-        if not file.is_file():
-            found = "is not a file" if file.exists() else "is missing"
-            raise BundleError(f"bundle {folder}: {name} {found}; export or copy the bundle again")
-        size = file.stat().st_size
-        if size != record.size_bytes:
-            raise BundleError(
-                f"bundle {folder}: {name} has {size} bytes instead of {record.size_bytes};"
-                " export or copy the bundle again"
-            )
-        if sha256_file(file) != record.sha256:
-            raise BundleError(
-                f"bundle {folder}: {name} has changed since it was exported (its SHA-256 is another);"
-                " export or copy the bundle again"
-            )
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: {name} cannot be read: {error.strerror or error}") from error
+def _byte_limit(name: str, manifest: Manifest) -> int | None:
+    if name == VOCABULARY_NAME:
+        return MAX_MANIFEST_BYTES + _MAX_BYTES_OF_A_WORD * manifest.table.rows
+    return _MAX_BYTES.get(name)

@@ -17,11 +17,12 @@ from qa_edge_runtime.tflite_engine import TfliteEngine
 # No engine gains from more, and waiting threads take so much of a small machine that an answer takes minutes.
 MAX_THREADS = 64
 
-# Engine of the format -> modules that run it, the first of which is taken that is installed.
-_MODULES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+# Modules that run graphs, and the engine of the format that they are, the preferred ones first: LiteRT takes half of
+# ONNX Runtime's time on the int8 graphs, starts sooner and takes less memory (docs/footprint.md).
+_MODULES = {"ai_edge_litert": "tflite", "onnxruntime": "onnx", "tflite_runtime": "tflite"}
 _NEEDS = {
-    "onnx": 'ONNX Runtime: pip install "qa-edge-runtime[onnx]"',
     "tflite": 'LiteRT: pip install "qa-edge-runtime[tflite]"',
+    "onnx": 'ONNX Runtime: pip install "qa-edge-runtime[onnx]"',
 }
 # Its int8 kernels of matrix products give wrong numbers without a word. Our int8 graphs therefore ask for
 # FULLY_CONNECTED in version 12, which tflite-runtime does not know, so that it refuses them rather than runs them.
@@ -41,7 +42,19 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on inputs given by name and return all of its outputs by name.
 
-        :raises EngineError: if the engine fails; the message names the graph and the shapes that it was given.
+        :raises EngineError: if the engine fails or was closed; the message names the graph, and the shapes that it was
+            given.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the graph and of the memory that it took; running it afterwards is an EngineError."""
+        ...
+
+    def abandon(self) -> None:
+        """In a forked child, where it is called at once (see `forked`): never touch the graph again, nor destroy it.
+
+        Running it there is an EngineError. Opening the graph again is safe, and costs the child the memory of one more.
         """
         ...
 
@@ -56,8 +69,9 @@ class EngineChoice(NamedTuple):
 def choose_engine(bundle: Bundle, *, engine: str | None = None, precision: str | None = None) -> EngineChoice:
     """Engine and precision for a bundle: those named, else the best that is installed and in the bundle.
 
-    Of engines the first that is installed, ONNX Runtime before LiteRT; of precisions int8, then fp16, then fp32, but
-    fp32, then fp16 under tflite-runtime, which cannot run int8.
+    Of engines LiteRT before ONNX Runtime before tflite-runtime, whichever is the first that is installed and has graphs
+    in the bundle; of precisions int8, then fp16, then fp32, but fp32, then fp16 under tflite-runtime, which cannot run
+    int8.
 
     :raises InputError: if what is named does not exist, or is not in the bundle.
     :raises MissingExtraError: if no engine is installed that would do, tflite-runtime for int8 among them; the message
@@ -69,16 +83,17 @@ def choose_engine(bundle: Bundle, *, engine: str | None = None, precision: str |
     manifest = bundle.manifest
     candidates = [
         candidate
-        for candidate in manifest.engines
-        if engine in (candidate, None) and (precision is None or precision in manifest.precisions(candidate))
+        for candidate in _NEEDS
+        if candidate in manifest.engines
+        and engine in (candidate, None)
+        and (precision is None or precision in manifest.precisions(candidate))
     ]
     if not candidates:
         wanted = " in ".join(part for part in (engine, precision) if part)
         held = "; ".join(f"{name} in {', '.join(manifest.precisions(name))}" for name in manifest.engines)
         raise InputError(f"bundle {bundle.path} has no graph for {wanted}, it has {held}: name one of these")
-    for candidate in candidates:
-        module = next(filter(_is_installed, _MODULES[candidate]), None)
-        if module is None:
+    for module, candidate in _MODULES.items():
+        if candidate not in candidates or not _is_installed(module):
             continue
         runnable = manifest.precisions(candidate)
         if module == _WITHOUT_INT8:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qa_edge_runtime.errors import BundleError
 
 MANIFEST_NAME = "manifest.json"
+
+# Numbers in a state, and characters read of a token: a runtime makes arrays of these sizes before it has seen data.
+MAX_HIDDEN = 1 << 16
+MAX_CHARACTERS = 1 << 10
 
 # What is shown with a fixed number of digits, where it is there.
 _FIGURES: Mapping[str, frozenset[str]] = {
@@ -51,6 +55,38 @@ def expect_one_of(value: Any, known: tuple[str, ...], entry: str) -> None:
     if value not in known:
         found = "missing" if value is None else repr(value)
         raise BundleError(f"{entry} is {found:.80}, expected {', '.join(known[:-1])} or {known[-1]}")
+
+
+def expect_whole(value: Any, entry: str, *, most: int = 1 << 31) -> None:
+    """Refuse what is no whole number from 1 to `most`.
+
+    :raises BundleError: if it is missing, of another kind or out of range.
+    """
+    if type(value) is not int or not 1 <= value <= most:
+        raise BundleError(f"{entry} is {_shown(value)}, expected a whole number from 1 to {most}")
+
+
+def expect_number(value: Any, lowest: float, highest: float, entry: str) -> None:
+    """Refuse what is no number of a range.
+
+    :raises BundleError: if it is missing, of another kind or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+        raise BundleError(f"{entry} is {_shown(value)}, expected a number from {lowest:g} to {highest:g}")
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Names out of a file, for a message of one line: at most some 200 characters, all of which print."""
+    return printable(", ".join(names))[:200] or "none"
+
+
+def printable(text: str) -> str:
+    """Text out of a file with all that could act on a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else f"{value!r:.80}"
 
 
 def check_figures(entry: str, found: Mapping[str, Any]) -> None:

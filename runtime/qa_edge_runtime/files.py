@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,53 @@ def check_replaceable(path: str | os.PathLike[str], *, force: bool, marker: str 
         raise DataError(f"{target} is {kind}, not one that qa-edge wrote, and is kept as it is; name another path")
 
 
+def check_replaceable_file(path: str | os.PathLike[str], *, force: bool, ours: Callable[[Path], bool]) -> None:
+    """Refuse to write over what exists, unless it may be replaced and is such a file.
+
+    :param ours: whether a path is such a file.
+    :raises DataError: if `path` exists and `force` is false, or it is something else.
+    """
+    target = Path(path)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not force:
+        raise DataError(f"{target} exists already; name another path, or pass --force to replace it")
+    if not ours(target):
+        raise DataError(f"{target} is not one that qa-edge wrote, and is kept as it is; name another path")
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield the path of an empty temporary file that becomes `path` when the block ends without an error.
+
+    :param force: replace a file that is `ours`.
+    :raises DataError: if `path` exists and may not be replaced, or it cannot be written; nothing is left behind.
+    """
+    target = Path(path)
+    check_replaceable_file(target, force=force, ours=ours)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(descriptor)
+    except OSError as error:
+        raise DataError(f"cannot write beside {target}: {error.strerror or error}; name another path") from error
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o644)
+        yield temporary
+        _flush(temporary)
+        # Once more: another process may have written there meanwhile.
+        check_replaceable_file(target, force=force, ours=ours)
+        temporary.replace(target)
+        _flush(target.parent)
+    except OSError as error:
+        message = f"cannot write {target}: {error.strerror or error}; free some space or name another path"
+        raise DataError(message) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(
     path: str | os.PathLike[str], *, force: bool = False, marker: str = "manifest.json"
@@ -102,7 +149,7 @@ def atomic_folder(
         raise DataError(f"cannot write beside {target}: {error.strerror or error}; name another path") from error
     try:
         yield temporary
-        _flush(temporary)
+        _flush(*temporary.rglob("*"), temporary)
         # Once more: another process may have written there meanwhile.
         check_replaceable(target, force=force, marker=marker)
         _take_place(temporary, target)
@@ -131,11 +178,11 @@ def _take_place(temporary: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    """Have the disk hold a folder's files before a name leads to them, so that a power cut leaves old or new."""
+def _flush(*paths: Path) -> None:
+    """Have the disk hold files and folders before a name leads to them, so that a power cut leaves old or new."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    for path in (*folder.rglob("*"), folder):
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qa_edge_runtime.entries import list_names
 from qa_edge_runtime.errors import BundleError
 from qa_edge_runtime.graphs import TensorSpec
 
@@ -18,7 +19,7 @@ def check_tensors(file: str, side: str, found: Sequence[TensorSpec], declared: S
     names = {tensor.name: tensor for tensor in found}
     if set(names) != {tensor.name for tensor in declared}:
         expected = ", ".join(tensor.name for tensor in declared)
-        raise BundleError(f"{file} has the {side}s {', '.join(names) or 'none'}; the manifest declares {expected}")
+        raise BundleError(f"{file} has the {side}s {list_names(names)}; the manifest declares {expected}")
     for tensor in declared:
         other = names[tensor.name]
         fits = len(other.shape) == len(tensor.shape) and all(

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qa_edge_runtime.entries import check_figures, check_plain_name, expect, expect_one_of
+from qa_edge_runtime.entries import (
+    MAX_CHARACTERS,
+    MAX_HIDDEN,
+    check_figures,
+    check_plain_name,
+    expect,
+    expect_one_of,
+    list_names,
+    printable,
+)
 from qa_edge_runtime.errors import BundleError
 
 ROLES = ("core", "token")
-# In the order in which a runtime takes them, if it has the choice.
 ENGINES = ("onnx", "tflite")
 PRECISIONS = ("int8", "fp16", "fp32")
 
@@ -106,13 +114,15 @@ def _check_tensors(
 ) -> None:
     found = {tensor.name: tensor for tensor in declared}
     if set(found) != set(expected) or len(found) != len(declared):
-        names = ", ".join(sorted(tensor.name for tensor in declared)) or "none"
-        raise BundleError(f"the {role} graph has the {side}s {names:.200}; expected {', '.join(expected)}")
+        names = list_names(sorted(tensor.name for tensor in declared))
+        raise BundleError(f"the {role} graph has the {side}s {names}; expected {', '.join(expected)}")
     for name, (dtype, rank) in expected.items():
         tensor = found[name]
-        fixed = all(type(size) is int and size >= 1 for size in tensor.shape[1:])
+        most = MAX_CHARACTERS if name == "character_ids" else MAX_HIDDEN
+        fixed = all(type(size) is int and 1 <= size <= most for size in tensor.shape[1:])
         if tensor.dtype != dtype or len(tensor.shape) != rank or not isinstance(tensor.shape[0], str) or not fixed:
             raise BundleError(
-                f"the {role} graph's {side} {name} is {tensor.dtype:.20} {list(tensor.shape)!s:.80};"
+                f"the {role} graph's {side} {name} is {printable(tensor.dtype):.20} {list(tensor.shape)!s:.80};"
                 f" expected {dtype} with {rank} axes, the first of any size"
+                + (f", the other up to {most}" if rank > 1 else "")
             )

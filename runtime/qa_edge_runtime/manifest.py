@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from qa_edge_runtime.entries import MANIFEST_NAME, check_figures, check_plain_name, expect
-from qa_edge_runtime.errors import BundleError
+from qa_edge_runtime.entries import MANIFEST_NAME, check_figures, check_plain_name, expect, expect_number, expect_whole
+from qa_edge_runtime.errors import BundleError, DataError
 from qa_edge_runtime.graphs import ENGINES, GRAPH_INPUTS, PRECISIONS, GraphSpec, TensorSpec, parse_graph
+from qa_edge_runtime.source import FileRecord
+from qa_edge_runtime.strict_json import parse_strict_json
 from qa_edge_runtime.table import TableSpec
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "FileRecord",
     "GraphSpec",
     "Manifest",
+    "ProbabilityFit",
     "TableSpec",
     "TensorSpec",
 ]
@@ -31,27 +34,49 @@ TOKENIZER_NAME = "tokenizer.json"
 VOCABULARY_NAME = "vocabulary.json"
 CASES_NAME = "cases.json"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+# The entry, the manifest's last, that holds the SHA-256 of the manifest's own bytes with zeros in its place.
+CHECKSUM = "manifest_sha256"
+_NO_CHECKSUM = "0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """Size and SHA-256 of one file of a bundle."""
+class ProbabilityFit:
+    """How a span's logit becomes the probability that the answer is right, as fitted on questions outside training.
 
-    sha256: str
-    size_bytes: int
+    :ivar temperature: above 0; logits are divided by it before the softmax over all spans.
+    :ivar expected_calibration_error: from 0 to 1, of the probabilities on questions that the fit has not seen.
+    :ivar questions: how many there were to fit and to measure on.
+    :ivar no_answer_below: probability from 0 to 1 below which a text is best taken not to hold the answer; None if that
+        was not measured.
+    :raises BundleError: naming the entry that is missing, of another kind or out of range.
+    """
+
+    temperature: float
+    expected_calibration_error: float
+    questions: int
+    no_answer_below: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
-            raise BundleError(f"a SHA-256 is 64 lower-case hexadecimal digits, found {self.sha256!r:.80}")
-        if type(self.size_bytes) is not int or self.size_bytes < 0:
-            raise BundleError(f"a file's size_bytes is a whole number, found {self.size_bytes!r:.80}")
+        # A temperature beyond these bounds makes every softmax flat, or overflows it.
+        expect_number(self.temperature, 1e-6, 1e6, "probability.temperature")
+        expect_number(self.expected_calibration_error, 0, 1, "probability.expected_calibration_error")
+        expect_whole(self.questions, "probability.questions")
+        if self.no_answer_below is not None:
+            expect_number(self.no_answer_below, 0, 1, "probability.no_answer_below")
+
+    def __str__(self) -> str:
+        below = "" if self.no_answer_below is None else f"; no answer below {self.no_answer_below:.2f}"
+        return (
+            f"temperature {self.temperature:.3f}, expected calibration error {self.expected_calibration_error:.3f}"
+            f" on {self.questions:,} questions{below}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that a bundle says about itself; checked when made, so that one in hand can be relied on.
 
+    `probability` is what turns logits to the probability of being right, None if that was not fitted.
     `scores` are measured figures (or None), `verification` what export compared, `licences` those of data and vectors,
     `student` the configuration that was trained: the runtime shows these four and reads nothing from them.
 
@@ -70,16 +95,16 @@ class Manifest:
     scores: Mapping[str, Any] | None = None
     verification: Mapping[str, Any] = field(default_factory=dict)
     licences: Mapping[str, Any] = field(default_factory=dict)
+    probability: ProbabilityFit | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         check_format_version(self.format_version)
         for entry in ("name", "created", "qa_edge_version", "spacy_version"):
             expect(getattr(self, entry), str, entry)
-        if type(self.max_answer_tokens) is not int or self.max_answer_tokens < 1:
-            raise BundleError(
-                f"decoder.max_answer_tokens is a whole number from 1, found {self.max_answer_tokens!r:.80}"
-            )
+        expect_whole(self.max_answer_tokens, "decoder.max_answer_tokens")
+        if not isinstance(self.probability, ProbabilityFit | None):
+            raise BundleError(f"probability is {self.probability!r:.80}, expected a ProbabilityFit or None")
         for name in self.files:
             check_plain_name(name)
         check_figures("scores", self.scores or {})
@@ -157,24 +182,30 @@ class Manifest:
         raise KeyError((role, engine, precision))
 
     def to_json(self) -> str:
-        """The manifest as JSON text; `from_json` gives the same manifest back."""
-        fields = asdict(self)
-        fields["decoder"] = {"max_answer_tokens": fields.pop("max_answer_tokens")}
-        ordered = {"format_version": fields.pop("format_version"), **fields}
-        return json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        """The manifest as JSON text, with its own checksum; `from_json` gives the same manifest back."""
+        entries = asdict(self)
+        entries["decoder"] = {"max_answer_tokens": entries.pop("max_answer_tokens")}
+        ordered = {"format_version": entries.pop("format_version"), **entries, CHECKSUM: _NO_CHECKSUM}
+        text = json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        # Half of a surrogate pair, which no file can hold, is refused where it is written.
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return digest.join(text.rsplit(_NO_CHECKSUM, 1))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
         """Parse a manifest; the version is looked at first, since another format may have another shape.
 
-        :raises BundleError: if it is not JSON, of another format, or an entry is missing or of another kind.
+        :raises BundleError: if it is not JSON, of another format, was changed, or an entry is missing, not known or of
+            another kind.
         """
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         try:
-            found = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"not JSON in UTF-8 ({error}); export or copy the bundle again") from None
+            found = parse_strict_json(raw)
+        except DataError as error:
+            raise BundleError(f"{error}; export or copy the bundle again") from None
         expect(found, dict, "the whole")
         check_format_version(found.get("format_version"))
+        _check_own(raw, found)
         files = expect(found.get("files"), dict, "files")
         graphs = expect(found.get("graphs"), list, "graphs")
         table = expect(found.get("table"), dict, "table")
@@ -192,6 +223,7 @@ class Manifest:
             scores=None if scores is None else expect(scores, dict, "scores"),
             verification=expect(found.get("verification", {}), dict, "verification"),
             licences=expect(found.get("licences", {}), dict, "licences"),
+            probability=_probability_fit(found.get("probability")),
         )
 
 
@@ -212,8 +244,28 @@ def check_format_version(version: Any) -> None:
         )
 
 
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number of JSON")
+def _check_own(raw: bytes, found: Mapping[str, Any]) -> None:
+    """Refuse a manifest whose bytes are not those of its checksum, or with an entry that this format does not have.
+
+    Bundles from before there was a checksum have none.
+    """
+    known = {*(entry.name for entry in fields(Manifest)), "decoder", CHECKSUM} - {"max_answer_tokens"}
+    for entry in found:
+        if entry not in known:
+            raise BundleError(f"{entry!r:.80} is no entry of format {FORMAT_VERSION}; export the bundle again")
+    if CHECKSUM in found:
+        stated = expect(found[CHECKSUM], str, CHECKSUM).encode("utf-8", "surrogatepass")
+        bare = raw.replace(stated, _NO_CHECKSUM.encode()) if stated else raw
+        if hashlib.sha256(bare).hexdigest().encode() != stated:
+            raise BundleError(f"it has changed since it was exported ({CHECKSUM} is another); copy the bundle again")
+
+
+def _probability_fit(found: Any) -> ProbabilityFit | None:
+    if found is None:
+        return None
+    expect(found, dict, "probability")
+    keys = ("temperature", "expected_calibration_error", "questions", "no_answer_below")
+    return ProbabilityFit(**{key: found.get(key) for key in keys})
 
 
 def _file_record(name: str, record: Any) -> FileRecord:

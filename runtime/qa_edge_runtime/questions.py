@@ -1,12 +1,17 @@
-"""Reads questions out of SQuAD JSON, as little as a device needs to measure itself; the full reader is the host's."""
+"""Questions that a device measures itself with, from SQuAD JSON or a bundle's cases; the full reader is the host's."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.bundle import Bundle
+from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import read_json
+
+# A conformance case on a shorter text is there to trip a tokenizer, not to be timed.
+ORDINARY_WORDS = 60
 
 
 class SquadQuestion(NamedTuple):
@@ -18,10 +23,63 @@ class SquadQuestion(NamedTuple):
     answers: list[str]
 
 
-def load_squad_questions(path: str | os.PathLike[str]) -> list[SquadQuestion]:
+class BenchQuestions(NamedTuple):
+    """(question, context) pairs to measure with, and in words where they come from."""
+
+    pairs: list[tuple[str, str]]
+    source: str
+
+
+def bench_questions(
+    bundle_path: str | os.PathLike[str],
+    squad: str | os.PathLike[str] | None = None,
+    *,
+    limit: int = 200,
+    articles: bool = False,
+) -> BenchQuestions:
+    """Questions to measure with: from a SQuAD file, evenly spread over it, else the bundle's cases.
+
+    Of the cases only those on a text of 60 words or more are taken, if there are any.
+
+    :param squad: answers are not needed.
+    :param limit: at most so many; 0 takes all. Neighbours in SQuAD share a context, so a spread sample remembers fewer
+        tokens than the file read in order would.
+    :param articles: ask of the whole article instead of the paragraph.
+    :raises InputError: if `limit` is negative, or `articles` is asked for without a SQuAD file.
+    :raises DataError: if the SQuAD file cannot be used.
+    :raises BundleError: if the bundle cannot be used.
+    """
+    if type(limit) is not int or limit < 0:
+        raise InputError(f"limit is {limit!r:.40}, expected a whole number from 0")
+    if squad is None:
+        if articles:
+            raise InputError("the bundle's cases belong to no articles; name a SQuAD file, or leave articles out")
+        pairs, kind = _case_questions(bundle_path)
+    else:
+        pairs = [(question, text) for _, question, text, _ in load_squad_questions(squad, articles=articles)]
+        kind = f"questions of {Path(squad).name}{', each on its whole article' if articles else ''}"
+    count = len(pairs)
+    if limit and limit < count:
+        return BenchQuestions(
+            [pairs[index * count // limit] for index in range(limit)], f"{limit} of {count} {kind}, evenly spread"
+        )
+    return BenchQuestions(pairs, f"{count} {kind}")
+
+
+def _case_questions(bundle_path: str | os.PathLike[str]) -> tuple[list[tuple[str, str]], str]:
+    every = [(case["question"], case["context"]) for case in Bundle.open(bundle_path).cases()]
+    ordinary = [pair for pair in every if len(pair[1].split()) >= ORDINARY_WORDS]
+    if ordinary:
+        passages = len({context for _, context in ordinary})
+        return ordinary, f"conformance cases of the bundle, on {passages} passages of {ORDINARY_WORDS} words or more"
+    return every, f"conformance cases of the bundle, on texts below {ORDINARY_WORDS} words: ordinary ones take longer"
+
+
+def load_squad_questions(path: str | os.PathLike[str], *, articles: bool = False) -> list[SquadQuestion]:
     """Read the questions in the order of the file; they need no answers.
 
     :param path: SQuAD JSON, v1.1 or v2.0; questions marked `is_impossible` are left out.
+    :param articles: the context of a question is its whole article, paragraphs with an empty line between them.
     :raises DataError: if the file is missing, is not JSON, is not of SQuAD's shape, holds a question id twice or no
         question that is not marked.
     """
@@ -31,9 +89,11 @@ def load_squad_questions(path: str | os.PathLike[str]) -> list[SquadQuestion]:
     where = "the file"
     try:
         for article_number, article in enumerate(_list(content, "data")):
-            for paragraph_number, paragraph in enumerate(_list(article, "paragraphs")):
+            paragraphs = _list(article, "paragraphs")
+            whole = "\n\n".join(_text(paragraph, "context") for paragraph in paragraphs) if articles else None
+            for paragraph_number, paragraph in enumerate(paragraphs):
                 where = f"article {article_number}, paragraph {paragraph_number}"
-                context = _text(paragraph, "context")
+                context = whole if whole is not None else _text(paragraph, "context")
                 for item in _list(paragraph, "qas"):
                     identifier = _text(item, "id")
                     where = f"article {article_number}, paragraph {paragraph_number}, question {identifier!r:.80}"

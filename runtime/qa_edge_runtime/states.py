@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,13 +77,41 @@ class TokenStates:
 
         :raises EngineError: if the token graph fails or gives another shape.
         """
-        position = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-        distinct = list(position)
+        distinct = list(dict.fromkeys(tokens))
+        position = dict(zip(distinct, range(len(distinct)), strict=True))
         ids = self._vocabulary.word_ids(distinct)
         states = self._table.rows(ids)
-        unknown = [distinct[index] for index in np.flatnonzero(ids == UNKNOWN_WORD)]
+        unknown = _unknown(distinct, ids)
         remembered = self._fill_unknown(states, unknown, position) if unknown else 0
-        return LookedUp(states[[position[token] for token in tokens]], len(distinct), len(unknown), remembered)
+        order = np.fromiter(map(position.__getitem__, tokens), dtype=np.intp, count=len(tokens))
+        return LookedUp(states.take(order, axis=0), len(distinct), len(unknown), remembered)
+
+    def prepare(self, tokens: Iterable[str]) -> int:
+        """Compute the unknown tokens of a document beforehand, in as few calls as it takes, so that its parts find
+        them remembered.
+
+        If they are more than can be remembered, the first ones are computed, and the others when they are looked up.
+
+        :returns: how many were computed.
+        :raises EngineError: as looking them up does.
+        """
+        distinct = list(dict.fromkeys(tokens))
+        unknown = _unknown(distinct, self._vocabulary.word_ids(distinct))
+        missing: list[str] = []
+        room = self._capacity
+        with self._lock:
+            for token in unknown:
+                if token in self._rows:
+                    # Used last of all, so that it is not what makes room for the others.
+                    self._rows.move_to_end(token)
+                    room -= 1
+                elif len(token) <= REMEMBERED_CHARACTERS:
+                    missing.append(token)
+        del missing[max(room, 0) :]
+        for first in range(0, len(missing), TOKENS_PER_CALL):
+            batch = missing[first : first + TOKENS_PER_CALL]
+            self._remember(batch, self._compute(batch))
+        return len(missing)
 
     def _fill_unknown(self, states: np.ndarray, unknown: list[str], position: dict[str, int]) -> int:
         """Put the states of unknown tokens where they belong, and return how many of them were remembered."""
@@ -126,3 +154,7 @@ class TokenStates:
                     row = self._rows.popitem(last=False)[1] if full else len(self._rows)
                 self._rows[token] = row
                 self._memory[row] = state
+
+
+def _unknown(tokens: Sequence[str], ids: np.ndarray) -> list[str]:
+    return [tokens[index] for index in np.flatnonzero(ids == UNKNOWN_WORD).tolist()]

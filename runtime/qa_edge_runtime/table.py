@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from qa_edge_runtime.entries import check_plain_name, expect_one_of
+from qa_edge_runtime.entries import MAX_HIDDEN, check_plain_name, expect_one_of, expect_whole
 from qa_edge_runtime.errors import BundleError, InputError
+from qa_edge_runtime.npy import view_array
+from qa_edge_runtime.source import FileRecord, Source
 
 TABLE_NAME = "table.npy"
 SCALES_NAME = "table_scales.npy"
 TABLE_DTYPES = ("float32", "float16", "int8", "int4")
+
+MAX_ROWS = 1 << 31
 
 # What is added to a 4-bit number, so that it is stored as 0 to 15.
 NIBBLE_ZERO = 8
@@ -45,8 +47,7 @@ class TableSpec:
         expect_one_of(self.dtype, TABLE_DTYPES, "table.dtype")
         for entry in ("rows", "hidden", "group_size"):
             value = getattr(self, entry)
-            if type(value) is not int or not 1 <= value <= 1 << 31:
-                raise BundleError(f"table.{entry} is {value!r:.80}, expected a whole number from 1")
+            expect_whole(value, f"table.{entry}", most=MAX_ROWS if entry == "rows" else MAX_HIDDEN)
         if self.hidden % 2:
             raise BundleError(f"table.hidden is {self.hidden}, expected an even number")
         if self.hidden % self.group_size or (not self.quantised and self.group_size != self.hidden):
@@ -91,22 +92,28 @@ class TokenTable:
             if not np.isfinite(scales).all():
                 raise BundleError(f"{spec.scales_file} has a scale that is not finite; export the bundle again")
         # As a plain array a mapped file is still mapped, and rows of it are taken without numpy's work on a subclass.
-        self._stored = np.asarray(stored)
+        self._stored: np.ndarray | None = np.asarray(stored)
         self._scales = None if scales is None else np.asarray(scales)
         if self.rows(np.zeros(1, dtype=np.int64)).any():
             raise BundleError(f"{spec.file}: row 0, of words that are not in the table, is not zeros; export it again")
 
     @classmethod
-    def open(cls, folder: Path, spec: TableSpec) -> TokenTable:
-        """Map the files of a table, read-only.
+    def open(cls, source: Source, spec: TableSpec, files: Mapping[str, FileRecord] | None = None) -> TokenTable:
+        """Map the files of a table, read-only, where they lie in a folder or an archive.
 
-        :raises BundleError: if a file is not an array that numpy reads, or not as declared.
+        :param files: what their sizes and hashes must be; not checked if not given.
+        :raises BundleError: if a file is not an array that numpy wrote, or not as declared.
         """
+        names = [name for name in (spec.file, spec.scales_file) if name is not None]
+        mapped = [source.map(name, None if files is None else files[name]) for name in names]
         try:
-            scales = None if spec.scales_file is None else _map_array(folder, spec.scales_file)
-            return cls(spec, _map_array(folder, spec.file), scales)
+            return cls(spec, *(_view(name, raw) for name, raw in zip(names, mapped, strict=True)))
         except BundleError as error:
-            raise BundleError(f"bundle {folder}: {error}") from error
+            raise BundleError(f"bundle {source.path}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the arrays, and so of the files if they are mapped; asking for rows afterwards is a BundleError."""
+        self._stored = self._scales = None
 
     def __len__(self) -> int:
         return self.spec.rows
@@ -121,7 +128,10 @@ class TokenTable:
 
         :param ids: whole numbers from 0 to rows - 1, shape (n,).
         :returns: float32, shape (n, hidden).
+        :raises BundleError: if the table was closed.
         """
+        if self._stored is None:
+            raise BundleError(f"{self.spec.file} was closed; open the bundle again")
         index = np.asarray(ids, dtype=np.intp)
         stored = self._stored[index]
         if self._scales is None:
@@ -211,18 +221,11 @@ def _fit_scales(grouped: np.ndarray, dtype: str) -> np.ndarray:
     return scales if dtype == "int8" else np.where(highest > lowest, -scales, scales)
 
 
-def _map_array(folder: Path, name: str) -> np.ndarray:
+def _view(name: str, raw: np.ndarray) -> np.ndarray:
     try:
-        with np.errstate(over="ignore"):  # of a shape beyond all memory, which is refused
-            array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        # numpy's advice, to unpickle a file of another kind, is not ours.
-        reason = "it does not begin as a .npy file does" if "allow_pickle=`" in str(error) else error
-        raise BundleError(f"{name} is not a table that numpy reads ({reason})") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise BundleError(f"{name} is an archive of arrays; expected one array (.npy)")
-    return array
+        return view_array(raw)
+    except ValueError as error:
+        raise BundleError(f"{name} is not a table that numpy reads ({error})") from None
 
 
 def _check_array(name: str, array: np.ndarray, dtype: np.dtype, shape: tuple[int, int]) -> None:

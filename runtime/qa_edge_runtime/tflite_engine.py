@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from qa_edge_runtime.errors import BundleError, EngineError, MissingExtraError
+from qa_edge_runtime.forked import abandon_when_forked, never_destroy
 from qa_edge_runtime.graph_check import check_tensors, first_line
 from qa_edge_runtime.graphs import GraphSpec, TensorSpec
 
 SIGNATURE = "serving_default"
 # Module -> the name under which it is installed, in the order in which they are tried.
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+# Packs the weights again whenever the lengths change, and keeps the packed ones of before: 196 MB after some questions,
+# where an interpreter made anew takes 95 and 3 ms more (docs/footprint.md).
+_MADE_ANEW = "tflite-runtime"
 
 
 class TfliteEngine:
@@ -36,21 +41,25 @@ class TfliteEngine:
         self.name, self.version, interpreter_class = _find_interpreter()
         self._role = spec.role
         self._lock = threading.Lock()
-        self._model = model
         self._shapes: dict[str, tuple[int, ...]] = {}
         if model[4:8] != b"TFL3":  # what follows is read without checks, and an interpreter may crash on it
             raise EngineError(f"{self.name} {self.version} refused {spec.file}: it is not a TFLite model")
+        self._make = partial(interpreter_class, model_content=model, num_threads=threads)
         try:
-            self._interpreter = interpreter_class(model_content=model, num_threads=threads)
+            self._interpreter: Any = self._make()
         except Exception as error:  # no base class of its own errors
             raise EngineError(f"{self.name} {self.version} refused {spec.file}: {first_line(error)}") from error
+        self._allocated = self._closed = False
         self._inputs, self._outputs = _bind(self._interpreter, spec)
+        abandon_when_forked(self)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph; see `Engine.run`."""
         shapes = {name: value.shape for name, value in inputs.items()}
-        try:
-            with self._lock:
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"the {self._role} graph was closed; load the bundle again")
+            try:
                 if shapes != self._shapes:
                     self._resize(shapes)
                 for name, index in self._inputs.items():
@@ -58,12 +67,34 @@ class TfliteEngine:
                 self._interpreter.invoke()
                 # get_tensor copies, so that the next call does not change what was returned.
                 return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
-        except Exception as error:  # as above; out of memory on a very long context ends here too
-            given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            raise EngineError(f"the {self._role} graph failed on {given}: {first_line(error)}") from error
+            except Exception as error:  # as above; out of memory on a very long context ends here too
+                given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+                raise EngineError(f"the {self._role} graph failed on {given}: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the graph, when the call that runs it has ended; see `Engine.close`."""
+        with self._lock:
+            if not self._closed:
+                self._let_go()
+
+    def abandon(self) -> None:
+        """Leave the graph to its parent process; see `Engine.abandon`."""
+        self._lock = threading.Lock()  # another thread may have held it, which is not in this process
+        if not self._closed:
+            never_destroy(self._interpreter)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        self._interpreter = None
+        del self._make  # holds the model's bytes
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self._shapes = {}  # until it has succeeded: after a failure the next call begins anew
+        if self._allocated and self.name == _MADE_ANEW:
+            self._interpreter = None  # first, so that there are never two
+            self._interpreter = self._make()
+        self._allocated = True
         for name, index in self._inputs.items():
             # Strict: only an axis that the graph leaves open changes its size.
             self._interpreter.resize_tensor_input(index, shapes[name], strict=True)

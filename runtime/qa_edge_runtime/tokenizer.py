@@ -22,12 +22,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from qa_edge_runtime.errors import BundleError, DataError
 from qa_edge_runtime.files import read_json
+from qa_edge_runtime.pattern_shortcuts import is_plain_word, spares_plain_words, suffix_finder
+from qa_edge_runtime.tokens import Token, Tokens
+
+__all__ = ["FILE_NAME", "FORMAT_VERSION", "PATTERN_NAMES", "Token", "Tokenizer", "Tokens"]
 
 FORMAT_VERSION = 1
 FILE_NAME = "tokenizer.json"
@@ -36,18 +44,13 @@ PATTERN_NAMES = ("prefix", "suffix", "infix", "url", "token_match")
 _CACHE_CHUNKS = 10_000
 # A chunk longer than this is hardly seen twice, and the bound keeps the cache in megabytes.
 _CACHE_CHUNK_CHARACTERS = 64
-_CHUNK = re.compile(r"\S+|\s+")
+# A language may have no pattern of a kind.
+_NEVER = re.compile("(?!)")
+# White space that is more than one blank between two chunks.
+_RUN = re.compile(r"\s(?:(?<! )\s*|\s+)|^ ")
 
 Pieces = tuple[str, ...]
 Search = Callable[[str], "re.Match[str] | None"]
-
-
-class Token(NamedTuple):
-    """A word, sign or run of white space: `text == source[start:end]`, a half-open range of characters."""
-
-    text: str
-    start: int
-    end: int
 
 
 class Tokenizer:
@@ -67,15 +70,17 @@ class Tokenizer:
         self.language: str = tables["language"]
         patterns = {name: _compile(name, tables.get(name)) for name in PATTERN_NAMES}
         self._search_prefix: Search = patterns["prefix"].search
-        self._search_suffix: Search = patterns["suffix"].search
+        self._find_suffix = suffix_finder(patterns["suffix"].pattern)
         self._find_infixes = patterns["infix"].finditer
         self._match_url: Search = patterns["url"].match
-        self._match_token: Search | None = patterns["token_match"].match if tables.get("token_match") else None
+        self._match_token: Search = patterns["token_match"].match
+        spared = all(tables[name] is None or spares_plain_words(tables[name]) for name in ("prefix", "suffix", "infix"))
+        # Words in which no affix and no infix can be: one token each, if they are no exceptions.
+        self._is_plain: Search = is_plain_word if spared else _NEVER.match
         self._exceptions: dict[str, Pieces] = {chunk: tuple(pieces) for chunk, pieces in tables["exceptions"].items()}
-        self._cache: dict[str, Pieces] = {}
+        # What chunks give: the exceptions, for good, and the first others that are met.
+        self._known: dict[str, Pieces] = dict(self._exceptions)
         self._phrases = self._build_phrases()
-        # The phrases were made without exceptions: what was remembered on the way is not true of texts.
-        self._cache.clear()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -87,45 +92,55 @@ class Tokenizer:
         source = Path(path)
         return cls(read_json(source / FILE_NAME if source.is_dir() else source, "tokenizer file"))
 
-    def __call__(self, text: str) -> list[Token]:
+    def __call__(self, text: str) -> Tokens:
         """Tokens of a text in order; each character outside all of them is a single blank.
 
         :raises TypeError: if `text` is not a string.
         """
-        tokens = self._tokenize_chunks(text)
-        phrases = self._find_phrases(tokens)
+        if not isinstance(text, str):
+            raise TypeError(f"the text is {type(text).__name__}, expected str")
+        # What is done for each token is done in C: a document has hundreds of thousands of them.
+        chunks, glued = _cut_chunks(text)
+        pieces = self._split_chunks(chunks)
+        texts = list(chain.from_iterable(pieces))
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        # Before each chunk lies a blank, unless it is glued to the one before.
+        blanks = np.ones(len(chunks), dtype=np.int64)
+        blanks[glued] = 0
+        ends = np.cumsum(lengths)
+        ends += np.repeat(np.cumsum(blanks), np.fromiter(map(len, pieces), dtype=np.intp, count=len(pieces)))
+        tokens = Tokens(texts, _to_array(ends - lengths), _to_array(ends))
+        phrases = self._find_phrases(texts)
         return self._replace_phrases(text, tokens, phrases) if phrases else tokens
 
     # Steps 1 and 2.
 
-    def _tokenize_chunks(self, text: str) -> list[Token]:
-        """Tokens before the look for phrases."""
-        exceptions, cache, new_token = self._exceptions, self._cache, tuple.__new__
-        tokens: list[Token] = []
-        append = tokens.append
-        for chunk, start in _cut_chunks(text):
-            pieces = exceptions.get(chunk) or cache.get(chunk) or self._split_and_remember(chunk)
-            for piece in pieces:
-                end = start + len(piece)
-                # tuple.__new__ makes the same Token in half the time: this line runs once a token.
-                append(new_token(Token, (piece, start, end)))
-                start = end
-        return tokens
+    def _split_chunks(self, chunks: list[str]) -> list[Pieces]:
+        """Pieces of each chunk."""
+        found = list(map(self._known.get, chunks))
+        if None in found:
+            fresh: dict[str, Pieces] = {}
+            for index in [index for index, pieces in enumerate(found) if pieces is None]:
+                chunk = chunks[index]
+                if chunk not in fresh:
+                    fresh[chunk] = self._split_chunk(chunk, self._exceptions)
+                found[index] = fresh[chunk]
+            self._remember(fresh)
+        return found  # type: ignore[return-value]  # no None is left
 
-    def _split_and_remember(self, chunk: str) -> Pieces:
-        pieces = self._split_chunk(chunk, self._exceptions)
-        self._remember(chunk, pieces)
-        return pieces
-
-    def _remember(self, chunk: str, pieces: Pieces) -> None:
+    def _remember(self, fresh: Mapping[str, Pieces]) -> None:
         # Full is full, as in spaCy: the frequent words are in by then.
-        if len(self._cache) < _CACHE_CHUNKS and len(chunk) <= _CACHE_CHUNK_CHARACTERS:
-            self._cache[chunk] = pieces
+        room = len(self._exceptions) + _CACHE_CHUNKS - len(self._known)
+        if room > 0:
+            short = ((chunk, pieces) for chunk, pieces in fresh.items() if len(chunk) <= _CACHE_CHUNK_CHARACTERS)
+            self._known.update(islice(short, room))
 
     # Steps 3 and 4.
 
     def _split_chunk(self, chunk: str, exceptions: Mapping[str, Pieces]) -> Pieces:
         """Pieces of a chunk that is no exception itself."""
+        if self._is_plain(chunk):
+            return (chunk,)
         core, prefixes, suffixes = self._strip_affixes(chunk, exceptions)
         return (*prefixes, *self._split_core(core, exceptions), *reversed(suffixes))
 
@@ -136,7 +151,7 @@ class Tokenizer:
         suffixes: list[str] = []
         previous_length = 0
         while core and len(core) != previous_length:
-            if core in exceptions or self._is_whole_token(core):
+            if core in exceptions or self._is_plain(core) or self._match_token(core):
                 break
             previous_length = len(core)
 
@@ -148,7 +163,7 @@ class Tokenizer:
                 break
 
             # The suffix is looked for behind the prefix, but cut off the chunk that still has it.
-            suffix_length = _match_length(self._search_suffix(without_prefix))
+            suffix_length = self._find_suffix(without_prefix)
             suffix_start = len(core) - suffix_length
             without_suffix = core[:suffix_start]
             if suffix_length and without_suffix in exceptions:
@@ -172,13 +187,10 @@ class Tokenizer:
         """Pieces of what the affixes left over."""
         if not core:
             return ()
-        # A core has no affixes left, so as a chunk of its own ("word" after "word,") it gives the same pieces.
-        pieces = exceptions.get(core) or self._cache.get(core)
-        if pieces is None:
-            whole = self._is_whole_token(core) or self._match_url(core)
-            pieces = (core,) if whole else tuple(self._split_infixes(core))
-            self._remember(core, pieces)
-        return pieces
+        if core in exceptions:
+            return exceptions[core]
+        whole = self._is_plain(core) or self._match_token(core) or self._match_url(core)
+        return (core,) if whole else tuple(self._split_infixes(core))
 
     def _split_infixes(self, core: str) -> list[str]:
         """Pieces before, in and behind each infix; an infix at the very beginning does not count."""
@@ -196,40 +208,46 @@ class Tokenizer:
             pieces.append(core[end:])
         return pieces
 
-    def _is_whole_token(self, core: str) -> bool:
-        return self._match_token is not None and self._match_token(core) is not None
-
     # Step 5.
 
-    def _build_phrases(self) -> dict[str, tuple[Pieces, ...]]:
-        """What steps 1, 3 and 4 alone make of the exceptions that they can take apart, by the first piece."""
-        phrases: dict[str, list[Pieces]] = {}
-        for exception in self._exceptions:
+    def _build_phrases(self) -> dict[str, dict[str, tuple[Pieces, ...]]]:
+        """What steps 1, 3 and 4 alone make of the exceptions that they can take apart, by the first piece and the
+        second, "" where there is none.
+        """
+        phrases: dict[str, dict[str, tuple[Pieces, ...]]] = {}
+        for exception, own_pieces in self._exceptions.items():
             if " " in exception or self._has_affix(exception):
-                pieces = tuple(piece for chunk, _ in _cut_chunks(exception) for piece in self._split_chunk(chunk, {}))
-                phrases.setdefault(pieces[0], []).append(pieces)
-        return {first: tuple(several) for first, several in phrases.items()}
+                pieces = tuple(chain.from_iterable(self._split_chunk(chunk, {}) for chunk in _cut_chunks(exception)[0]))
+                # One that is its own and only piece changes nothing, and bars nothing that is as long.
+                if len(pieces) > 1 or pieces != own_pieces:
+                    first, second = (*pieces, "")[:2]
+                    seconds = phrases.setdefault(first, {"": ()})
+                    seconds[second] = (*seconds.get(second, ()), pieces)
+        return phrases
 
     def _has_affix(self, chunk: str) -> bool:
-        return bool(
+        return not self._is_plain(chunk) and bool(
             _match_length(self._search_prefix(chunk))
-            or _match_length(self._search_suffix(chunk))
+            or self._find_suffix(chunk)
             or next(self._find_infixes(chunk), None)
         )
 
-    def _find_phrases(self, tokens: Sequence[Token]) -> dict[int, int]:
+    def _find_phrases(self, texts: list[str]) -> dict[int, int]:
         """First token and number of tokens of the phrases that count: the longest first, then the leftmost.
 
         A phrase that overlaps one which came before it does not count, yet bars those that overlap it in turn.
         """
         phrases = self._phrases
         found: list[tuple[int, int]] = []
-        for first, token in enumerate(tokens):
-            if token[0] in phrases:
-                for phrase in phrases[token[0]]:
-                    length = len(phrase)
-                    if phrase == tuple([other[0] for other in tokens[first : first + length]]):
-                        found.append((-length, first))
+        for first in compress(range(len(texts)), map(phrases.__contains__, texts)):
+            seconds = phrases[texts[first]]
+            candidates = seconds[""]
+            if first + 1 < len(texts):
+                candidates += seconds.get(texts[first + 1], ())
+            for phrase in candidates:
+                length = len(phrase)
+                if phrase == tuple(texts[first : first + length]):
+                    found.append((-length, first))
         found.sort()
         taken: set[int] = set()
         chosen: dict[int, int] = {}
@@ -240,33 +258,62 @@ class Tokenizer:
             taken.update(range(first, end))
         return chosen
 
-    def _replace_phrases(self, text: str, tokens: Sequence[Token], phrases: Mapping[int, int]) -> list[Token]:
+    def _replace_phrases(self, text: str, tokens: Tokens, phrases: Mapping[int, int]) -> Tokens:
         """Put an exception's own pieces where its phrase stands, if the text there is the exception."""
-        result: list[Token] = []
-        index = 0
-        while index < len(tokens):
-            after = index + phrases.get(index, 1)
-            start = tokens[index].start
-            pieces = self._exceptions.get(text[start : tokens[after - 1].end]) if index in phrases else None
+        texts: list[str] = []
+        starts, ends = array("q"), array("q")
+        done = 0
+        for first in sorted(phrases):
+            after = first + phrases[first]
+            start = tokens.starts[first]
+            pieces = self._exceptions.get(text[start : tokens.ends[after - 1]])
             if pieces is None:
-                result.extend(tokens[index:after])
-            else:
-                for piece in pieces:
-                    result.append(Token(piece, start, start + len(piece)))
-                    start += len(piece)
-            index = after
-        return result
+                continue
+            texts += tokens.texts[done:first]
+            starts += tokens.starts[done:first]
+            ends += tokens.ends[done:first]
+            for piece in pieces:
+                texts.append(piece)
+                starts.append(start)
+                start += len(piece)
+                ends.append(start)
+            done = after
+        return Tokens(texts + tokens.texts[done:], starts + tokens.starts[done:], ends + tokens.ends[done:])
 
 
-def _cut_chunks(text: str) -> Iterator[tuple[str, int]]:
-    """Step 1: each chunk and where it starts."""
-    for match in _CHUNK.finditer(text):
-        chunk, start = match.group(), match.start()
-        if start and chunk[0] == " ":
-            if chunk != " ":
-                yield chunk[1:], start + 1
-        else:
-            yield chunk, start
+def _cut_chunks(text: str) -> tuple[list[str], list[int]]:
+    """Step 1: the chunks in order, and the numbers of those before which no blank is swallowed."""
+    chunks = text.split(" ")
+    if "\n" not in text and chunks == text.split():
+        # The common case: nothing but words with one blank between them.
+        return chunks, [0]
+    chunks, glued, done = [], [0], 0
+    for run in _RUN.finditer(text):
+        start, end = run.span()
+        if start > done:
+            chunks += text[done:start].split(" ")
+        # The first blank of a run belongs to the chunk before it.
+        swallowed = start > 0 and text[start] == " "
+        if not swallowed:
+            glued.append(len(chunks))
+        chunks.append(text[start + swallowed : end])
+        glued.append(len(chunks))
+        done = end
+    rest = text[done:].split(" ")
+    if not rest[-1]:
+        # A blank at the very end is swallowed, or there is nothing behind the last run.
+        rest.pop()
+    chunks += rest
+    if glued[-1] == len(chunks):
+        glued.pop()
+    return chunks, glued
+
+
+def _to_array(values: np.ndarray) -> array[int]:
+    """The numbers as an array whose elements are Python's own."""
+    result = array("q")
+    result.frombytes(values.astype(np.int64, copy=False).tobytes())
+    return result
 
 
 def _match_length(match: re.Match[str] | None) -> int:
@@ -275,8 +322,7 @@ def _match_length(match: re.Match[str] | None) -> int:
 
 def _compile(name: str, pattern: str | None) -> re.Pattern[str]:
     try:
-        # "(?!)" never matches: a language may have no pattern of a kind.
-        return re.compile("(?!)" if pattern is None else pattern)
+        return _NEVER if pattern is None else re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise DataError(f"tokenizer tables: the {name} pattern is broken ({error}); export the bundle again") from error
 

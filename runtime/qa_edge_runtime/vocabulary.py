@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,17 +37,18 @@ class Vocabulary:
     _character_index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("words", "characters"):
+        # Checked in C as far as it goes: a table's 70,000 words are looked through at each start.
+        for name, first in (("words", UNKNOWN_WORD + 1), ("characters", UNKNOWN_CHARACTER + 1)):
             values = getattr(self, name)
-            if not isinstance(values, tuple) or not all(isinstance(value, str) and value for value in values):
+            if not isinstance(values, tuple) or not set(map(type, values)) <= {str} or "" in values:
                 raise DataError(f"vocabulary: {name} must be texts that are not empty; make the vocabulary again")
-            if len(set(values)) != len(values):
+            index = dict(zip(values, range(first, first + len(values)), strict=True))
+            if len(index) != len(values):
                 raise DataError(f"vocabulary: {name} holds the same entry twice; make the vocabulary again")
+            object.__setattr__(self, "_word_index" if name == "words" else "_character_index", index)
         for character in self.characters:
             if len(character) != 1:
                 raise DataError(f"vocabulary: {character!r} is not one character; make the vocabulary again")
-        object.__setattr__(self, "_word_index", {word: number for number, word in enumerate(self.words, 1)})
-        object.__setattr__(self, "_character_index", {char: number for number, char in enumerate(self.characters, 2)})
 
     @property
     def word_rows(self) -> int:
@@ -69,7 +71,15 @@ class Vocabulary:
 
         :returns: int64, shape (tokens,).
         """
-        return np.fromiter(map(self.word_id, tokens), dtype=np.int64, count=len(tokens))
+        index = self._word_index
+        found = list(map(index.get, tokens))
+        if None in found:
+            # Texts are looked up word by word in C, but for those that are not in the list as they are written.
+            found = [
+                index.get(token.lower(), UNKNOWN_WORD) if number is None else number
+                for token, number in zip(tokens, found, strict=True)
+            ]
+        return np.array(found, dtype=np.int64)
 
     def character_ids(self, tokens: Sequence[str], width: int = 16) -> np.ndarray:
         """Ids of each token's first characters, padded with 0.
@@ -103,18 +113,27 @@ class Vocabulary:
         :raises BundleError: if it is of a newer format than this runtime reads.
         """
         file = _file_of(path)
-        content = read_json(file, "vocabulary")
+        return cls.from_json(read_json(file, "vocabulary"), f"vocabulary {file}")
+
+    @classmethod
+    def from_json(cls, content: Any, what: str = "vocabulary") -> Vocabulary:
+        """A vocabulary out of its file's JSON.
+
+        :param what: the noun that messages use for it.
+        :raises DataError: if it has another shape.
+        :raises BundleError: if it is of a newer format than this runtime reads.
+        """
         version = content.get("format_version") if isinstance(content, dict) else None
         if type(version) is not int:
-            raise DataError(f"vocabulary {file}: expected an object with a format_version; make the vocabulary again")
+            raise DataError(f"{what}: expected an object with a format_version; make the vocabulary again")
         if version > FORMAT_VERSION:
             raise BundleError(
-                f"vocabulary {file} of format {version} is newer than this runtime reads ({FORMAT_VERSION}): "
+                f"{what} of format {version} is newer than this runtime reads ({FORMAT_VERSION}): "
                 "upgrade qa-edge-runtime"
             )
         lists = [content.get("words"), content.get("characters")]
         if version < 1 or not all(isinstance(values, list) for values in lists):
-            raise DataError(f"vocabulary {file}: expected lists of words and characters; make the vocabulary again")
+            raise DataError(f"{what}: expected lists of words and characters; make the vocabulary again")
         return cls(words=tuple(content["words"]), characters=tuple(content["characters"]))
 
 

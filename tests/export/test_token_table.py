@@ -21,6 +21,7 @@ from qa_edge_export.token_table import (
     row_bytes,
 )
 from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.source import FolderSource
 from qa_edge_runtime.table import TABLE_DTYPES, TokenTable
 from qa_edge_runtime.vocabulary import Vocabulary
 
@@ -40,7 +41,7 @@ def size_of(table: Table) -> int:
 def opened(table: Table, folder: Path) -> tuple[TokenTable, Vocabulary]:
     for name, content in table.files.items():
         (folder / name).write_bytes(content)
-    return TokenTable.open(folder, table.spec), Vocabulary.load(folder)
+    return TokenTable.open(FolderSource(folder), table.spec), Vocabulary.load(folder)
 
 
 def test_words_are_ranked_by_frequency_after_those_that_are_required(checkpoint: Checkpoint) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import pytest
 
 from qa_edge_export.verify import Logits, Question, Verification, compare, refuse_differences, refuse_loss
 from qa_edge_runtime.errors import BundleError, InputError
-from qa_edge_runtime.tokenizer import Token
+from qa_edge_runtime.tokens import Tokens
 
 CONTEXT = "Anna went to Rome"
-TOKENS = [Token("Anna", 0, 4), Token("went", 5, 9), Token("to", 10, 12), Token("Rome", 13, 17)]
+TOKENS = Tokens(["Anna", "went", "to", "Rome"], array("q", [0, 5, 10, 13]), array("q", [4, 9, 12, 17]))
 
 
 def logits(*values: float) -> Logits:

@@ -177,7 +177,7 @@ def test_an_answer_stands_where_it_says(shop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "context.txt").write_bytes(CONTEXT.encode())
     question = ("--question", "Where is the main switch?")
     answer = json.loads(ran("answer", shop.bundle, *question, "--context-file", tmp_path / "context.txt", "--json"))
-    assert CONTEXT[answer["start"] : answer["end"]] == answer["text"] and 0 < answer["score"] <= 1
+    assert CONTEXT[answer["start"] : answer["end"]] == answer["text"] and 0 < answer["span_probability"] <= 1
     assert json.loads(ran("answer", shop.bundle, *question, "--context", CONTEXT, "--json")) == answer
     piped = ran("answer", shop.bundle, *question, "--context-file", "-", "--json", stdin=CONTEXT.encode())
     assert json.loads(piped) == answer
@@ -198,10 +198,11 @@ def test_questions_come_from_standard_input_one_a_line(shop: Workshop) -> None:
 def test_several_answers_best_first(shop: Workshop) -> None:
     ask = ("answer", shop.bundle, "--question", "Where?", "--context", CONTEXT, "--top-k", "3")
     answers = json.loads(ran(*ask, "--json"))["answers"]
-    assert len(answers) == 3 and [a["score"] for a in answers] == sorted((a["score"] for a in answers), reverse=True)
+    likely = [answer["span_probability"] for answer in answers]
+    assert len(answers) == 3 and likely == sorted(likely, reverse=True)
     # What looks like rich's markup is text.
     everything = ran(*ask[:-1], "400")
-    assert "[red]" in everything and "score" in everything
+    assert "[red]" in everything and "probability" in everything
 
 
 def test_predictions_are_scored_officially(tmp_path: Path, shop: Workshop) -> None:
@@ -246,8 +247,8 @@ def test_every_setting_is_an_option_with_its_default() -> None:
 
 
 def test_every_command_has_help() -> None:
-    host = {"check", "prepare", "label", "teach", "distill", "evaluate", "export", "sensitivity"}
-    names = host | {"info", "answer", "bench"}
+    host = {"check", "prepare", "label", "teach", "distill", "evaluate", "compare", "export", "sensitivity"}
+    names = host | {"info", "pack", "verify", "answer", "bench", "select", "labels", "active"}
     assert set(main.commands) == names
     for name in names:
         shown = ran(name, "--help")

@@ -18,7 +18,8 @@ from tiny_models import NAMES, THINGS, student_of, tiny_squad
 
 from qa_edge.checkpoint import copy_inputs, save_checkpoint
 from qa_edge.features import HELDOUT, TENSORS, Features
-from qa_edge.prepare import PrepareSettings, prepare, sample_questions, split_articles
+from qa_edge.prepare import PrepareSettings, prepare
+from qa_edge.split import sample_questions, split_articles
 from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, read_squad, references, write_squad
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.tokenizer import Tokenizer
@@ -180,7 +181,7 @@ def test_the_split_is_by_whole_articles_and_by_seed() -> None:
         assert training and heldout.articles
         titles = {article.title for article in heldout.articles}
         contexts = [p.context for article in squad.articles if article.title not in titles for p in article.paragraphs]
-        assert [paragraph.context for _, _, paragraph in training] == contexts
+        assert [found.paragraph.context for found in training] == contexts
     assert split_articles(squad, 0.0, 0)[1].articles == ()
 
 
@@ -373,7 +374,7 @@ def test_features_that_are_none(tmp_path: Path, tiny_features: Features) -> None
         "does not exist": lambda folder: (folder / "manifest.json").unlink(),
         "not JSON": lambda folder: (folder / "manifest.json").write_text("{"),
         "format 9": lambda folder: (folder / "manifest.json").write_text('{"format_version": 9}'),
-        "settings is missing": lambda folder: (folder / "manifest.json").write_text('{"format_version": 1}'),
+        "settings is missing": lambda folder: (folder / "manifest.json").write_text('{"format_version": 2}'),
         "format None": lambda folder: (folder / "manifest.json").write_text("[]"),
         "cannot be read": lambda folder: (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-9]),
         "No such file": lambda folder: (folder / TENSORS).unlink(),

@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, read_squad, references, write_squad
+from qa_edge.squad import (
+    Article,
+    Paragraph,
+    Question,
+    Reference,
+    Squad,
+    read_squad,
+    references,
+    whole_articles,
+    write_squad,
+)
 from qa_edge_runtime.errors import DataError
 
 V1: dict[str, Any] = {
@@ -288,3 +298,23 @@ def test_the_published_counts(
     )
     write_squad(tmp_path / "copy.json", squad)
     assert read_squad(tmp_path / "copy.json").articles == squad.articles
+
+
+def test_whole_articles_hold_the_same_answers() -> None:
+    def paragraph(context: str, *answers: str) -> Paragraph:
+        return Paragraph(
+            context=context,
+            questions=tuple(
+                Question(id=context + text, text=text, answers=(Reference(text=text, start=context.index(text)),))
+                for text in answers
+            ),
+        )
+
+    one, two = paragraph("a pot, a lid", "lid", "a pot"), paragraph("a pan", "pan")
+    squad = Squad(articles=(Article(title="Pots", paragraphs=(one, two)), Article(title="None")), sha256="x")
+    joined = whole_articles(squad)
+    (context, questions) = (joined.articles[0].paragraphs[0].context, joined.articles[0].paragraphs[0].questions)
+    assert context == "a pot, a lid\n\na pan"
+    assert [question.id for question in questions] == [question.id for p in (one, two) for question in p.questions]
+    assert all(answer.stands_in(context) for question in questions for answer in question.answers)
+    assert joined.sha256 == "x"

@@ -25,10 +25,17 @@ def refusal(path: Path) -> str:
 
 
 def change_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a manifest's entries, as one would who knows of its checksum."""
     file = path / "manifest.json"
     manifest = json.loads(file.read_text(encoding="utf-8"))
     change(manifest)
-    file.write_text(json.dumps(manifest), encoding="utf-8")
+    file.write_bytes(seal(manifest))
+
+
+def seal(manifest: dict[str, Any]) -> bytes:
+    """A manifest's bytes with the checksum that fits them."""
+    bare = json.dumps({**manifest, "manifest_sha256": "0" * 64}).encode()
+    return hashlib.sha256(bare).hexdigest().encode().join(bare.rsplit(b"0" * 64, 1))
 
 
 def put(path: Path, name: str, content: bytes) -> None:

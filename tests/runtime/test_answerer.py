@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import json
 import os
 import shutil
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from tiny_bundle import CHARACTER_TABLE, CONTEXT, END, HIDDEN, QUESTION, UNKNOWN, WIDTH, core_graph, write_tiny_bundle
 
 import qa_edge_runtime
-from qa_edge_runtime.answerer import Answerer, StageTimes
+from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import BundleError, EngineError, InputError
 from qa_edge_runtime.positions import position_signal
 from qa_edge_runtime.questions import load_squad_questions
+from qa_edge_runtime.times import StageTimes
 
 CONTEXT_TOKENS = CONTEXT.replace(".", " .").replace(",", " ,").split()
 
@@ -63,7 +65,7 @@ def test_logits_are_those_of_the_graphs(answerer: Answerer) -> None:
     np.testing.assert_allclose(end, expected_end, atol=1e-4)
 
 
-def test_answers_are_the_best_spans_by_brute_force(answerer: Answerer) -> None:
+def test_answers_are_the_best_spans_that_do_not_overlap_by_brute_force(answerer: Answerer) -> None:
     start, end, tokens = answerer.logits(QUESTION, CONTEXT)
     longest = answerer.bundle.manifest.max_answer_tokens
     logits = {
@@ -71,12 +73,17 @@ def test_answers_are_the_best_spans_by_brute_force(answerer: Answerer) -> None:
         for first in range(len(tokens))
         for last in range(first, min(first + longest, len(tokens)))
     }
-    best = sorted(logits, key=lambda span: -logits[span])[:4]
+    best: list[tuple[int, int]] = []
+    for first, last in sorted(logits, key=lambda span: -logits[span]):
+        if len(best) < 4 and all(last < other[0] or other[1] < first for other in best):
+            best.append((first, last))
     whole = sum(np.exp(value) for value in logits.values())
     answers = answerer.answers(QUESTION, CONTEXT, top_k=4)
     assert [(answer.start, answer.end) for answer in answers] == [(tokens[a].start, tokens[b].end) for a, b in best]
     assert [answer.logit for answer in answers] == pytest.approx([logits[span] for span in best])
-    assert [answer.score for answer in answers] == pytest.approx([np.exp(logits[span]) / whole for span in best])
+    assert [answer.span_probability for answer in answers] == pytest.approx(
+        [np.exp(logits[span]) / whole for span in best]
+    )
 
 
 @given(question=NASTY.filter(lambda text: text.strip()), context=NASTY.filter(lambda text: text.strip()))
@@ -91,8 +98,10 @@ def test_answer_is_a_piece_of_the_context(answerer: Answerer, question: str, con
     for answer in answers:
         assert context[answer.start : answer.end] == answer.text
         assert answer.text == answer.text.strip() != ""
-        assert 0.0 <= answer.score <= 1.0
-    assert len({(answer.start, answer.end) for answer in answers}) == len(answers)
+        assert 0.0 <= answer.span_probability <= 1.0
+        assert answer.probability is None
+    places = sorted((answer.start, answer.end) for answer in answers)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(places))
     assert [answer.logit for answer in answers] == sorted((answer.logit for answer in answers), reverse=True)
     assert answerer.answer(question, context) == answers[0]
 
@@ -132,7 +141,7 @@ def test_white_space_is_never_the_answer(tmp_path: Path) -> None:
 
 def test_top_k_gives_fewer_where_there_are_fewer(answerer: Answerer) -> None:
     assert [answer.text for answer in answerer.answers("?", "one", top_k=10)] == ["one"]
-    assert len(answerer.answers("?", "one two", top_k=10)) == 3
+    assert len(answerer.answers("?", "one two", top_k=10)) <= 2
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "\n\t ", "\u3000", None, 7, b"bytes", ["text"]])
@@ -158,9 +167,10 @@ def test_many_questions_are_answered_as_one_by_one(answerer: Answerer) -> None:
         answerer.answer_many(QUESTION, CONTEXT)
 
 
-def test_long_context_goes_through_whole(answerer: Answerer) -> None:
+def test_context_of_one_window_goes_through_whole(tiny_path: Path) -> None:
     context = " ".join(f"word{number}" for number in range(3_000))
-    start, _, tokens = answerer.logits(QUESTION, context)
+    with Answerer.load(tiny_path, window_tokens=3_000) as answerer:
+        start, _, tokens = answerer.logits(QUESTION, context)
     assert len(start) == len(tokens) == 3_000
     expected, _ = expected_logits(answerer.bundle, QUESTION, context)
     np.testing.assert_allclose(start, expected, atol=1e-4)
@@ -203,14 +213,15 @@ def test_observer_sees_every_question(tiny_path: Path) -> None:
         answerer.answer(QUESTION, CONTEXT)
         answerer.answer_many([QUESTION, QUESTION], CONTEXT)
     assert len(seen) == 4
-    # where, is, the, main, switch, behind, grey and panel are in the table, as they stand or in lower case.
-    distinct = len({*CONTEXT_TOKENS, "Where", "is", "the", "main", "switch", "?"})
-    known = len({"The", "main", "switch", "is", "behind", "the", "grey", "panel", "Where"})
-    assert [times.distinct_tokens for times in seen] == [distinct] * 4
-    assert [times.unknown_tokens for times in seen] == [distinct - known] * 4
-    assert [times.remembered_tokens for times in seen] == [0, *[distinct - known] * 3]
+    # where, is, the, main, switch, behind, grey and panel are in the table, as they stand or in lower case; of the
+    # question, "?" alone is not. A context that was read before the questions were asked is not in their times.
+    distinct, known = len(set(CONTEXT_TOKENS)), len({"The", "main", "switch", "is", "behind", "the", "grey", "panel"})
+    assert [times.distinct_tokens for times in seen] == [distinct + 6] * 2 + [6] * 2
+    assert [times.unknown_tokens for times in seen] == [distinct - known + 1] * 2 + [1] * 2
+    assert [times.remembered_tokens for times in seen] == [0, distinct - known + 1, 1, 1]
     for times in seen:
         stages = (times.tokenise_ms, times.look_up_ms, times.infer_ms, times.decode_ms)
+        assert times.windows == 1
         assert min(stages) > 0
         assert times.total_ms == pytest.approx(sum(stages))
         assert (times.context_tokens, times.question_tokens) == (len(CONTEXT_TOKENS), 6)

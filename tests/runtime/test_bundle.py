@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,10 @@ import pytest
 from damage import change_manifest, put, refusal
 from tiny_bundle import HIDDEN, TABLE, WORDS, graph_specs, npy, table_spec, tiny_files, write_tiny_bundle
 
-from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest
+from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest, ProbabilityFit
 from qa_edge_runtime.errors import BundleError, DataError
+
+FIT = {"temperature": 1.25, "expected_calibration_error": 0.03, "questions": 1000, "no_answer_below": None}
 
 
 def test_opens_what_was_written(tiny_path: Path) -> None:
@@ -56,6 +59,22 @@ def test_manifest_survives_the_way_through_json(tiny_path: Path) -> None:
     with pytest.raises(KeyError):
         manifest.graph("core", "onnx", "fp16")
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize("below", [None, 0, 0.35])
+def test_probability_comes_back_as_it_was_fitted(tmp_path: Path, below: float | None) -> None:
+    fit = ProbabilityFit(**{**FIT, "no_answer_below": below})
+    assert write_tiny_bundle(tmp_path / "fitted.qab", probability=fit).probability == fit
+    assert Bundle.open(tmp_path / "fitted.qab").manifest.probability == fit
+
+
+def test_probability_that_was_not_fitted_is_none(tiny_path: Path, copied_path: Path) -> None:
+    assert json.loads((tiny_path / "manifest.json").read_text())["probability"] is None
+    assert Bundle.open(tiny_path).manifest.probability is None
+    change_manifest(copied_path, lambda manifest: manifest.pop("probability"))  # as before the entry was thought of
+    assert Bundle.open(copied_path).manifest.probability is None
+    with pytest.raises(BundleError, match="expected a ProbabilityFit"):
+        write_tiny_bundle(tiny_path.parent / "other.qab", probability=FIT)
 
 
 @pytest.mark.parametrize("name", sorted(tiny_files()))
@@ -198,7 +217,7 @@ def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: An
             "verification.reference_scores.f1 is None",
         ),
         (lambda m: m.update(scores={"exact_match": "high", "f1": 80.0}), "scores.exact_match is 'high'"),
-        (lambda m: m.update(scores={"exact_match": 70, "f1": 10**400}), "scores.f1 is 1000"),
+        (lambda m: m.update(scores={"exact_match": 70, "f1": 10**400}), "a whole number of 401 digits"),
         (lambda m: m.update(verification={"largest_difference": None}), "verification.largest_difference is None"),
         (lambda m: m["graphs"][0]["inputs"].pop(), "expected context, question"),
         (lambda m: m["graphs"][0]["inputs"][0].update(name="passage"), "expected context, question"),
@@ -210,7 +229,7 @@ def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: An
         (lambda m: m["graphs"][1]["outputs"][0].update(shape=["n", 9]), "token.onnx: states has 9 columns"),
         (lambda m: m["graphs"][1]["inputs"][0].update(dtype="int64"), "token graph's input character_ids"),
         (lambda m: m["table"].update(dtype="object"), "table.dtype is 'object'"),
-        (lambda m: m["table"].update(rows=None), "table.rows is None"),
+        (lambda m: m["table"].update(rows=None), "table.rows is missing"),
         (lambda m: m["table"].update(rows=11), "table.npy is int8 [10, 6]"),
         (lambda m: m["table"].update(rows=1 << 40), "table.rows is 1099511627776"),
         (lambda m: m["table"].update(hidden=8, group_size=8), "core.fp32.onnx: context has 6 columns"),
@@ -219,6 +238,26 @@ def test_entry_missing_or_of_another_kind(copied_path: Path, key: str, value: An
         (lambda m: m["table"].update(file="../table.npy"), "'../table.npy' is not a plain file name"),
         (lambda m: m["table"].update(scales_file="table.npy"), "table.npy is declared twice"),
         (lambda m: m["decoder"].update(max_answer_tokens=0), "max_answer_tokens"),
+        (
+            lambda m: m["decoder"].update(max_answer_tokens=10**12),
+            "max_answer_tokens is 1000000000000",
+        ),
+        (lambda m: m.update(probability=0.5), "probability is 0.5, expected an object"),
+        (lambda m: m.update(probability=[]), "probability is [], expected an object"),
+        (lambda m: m.update(probability={}), "probability.temperature is missing, expected a number from"),
+        (lambda m: m.update(probability={**FIT, "temperature": 0}), "probability.temperature is 0, expected a number"),
+        (lambda m: m.update(probability={**FIT, "temperature": 10**400}), "a whole number of 401 digits"),
+        (lambda m: m.update(probability={**FIT, "temperature": True}), "probability.temperature is True"),
+        (
+            lambda m: m.update(probability={**FIT, "expected_calibration_error": 1.5}),
+            "probability.expected_calibration_error is 1.5, expected a number from 0 to 1",
+        ),
+        (
+            lambda m: m.update(probability={**FIT, "questions": 0}),
+            "probability.questions is 0",
+        ),
+        (lambda m: m.update(probability={**FIT, "questions": 1.5}), "probability.questions is 1.5"),
+        (lambda m: m.update(probability={**FIT, "no_answer_below": "half"}), "probability.no_answer_below is 'half'"),
     ],
 )
 def test_declarations_that_do_not_fit(copied_path: Path, change: Callable[[dict[str, Any]], Any], part: str) -> None:

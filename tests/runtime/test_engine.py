@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +9,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from damage import put, refusal
-from tiny_bundle import HIDDEN, core_graph, graph_spec, graph_specs, token_graph, write_tiny_bundle
+from tiny_bundle import HIDDEN, core_graph, core_inputs, graph_spec, graph_specs, token_graph, write_tiny_bundle
 
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
@@ -42,17 +45,21 @@ def install(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 @pytest.mark.parametrize(
     ("held", "installed", "named", "expected"),
     [
-        (ALL, [ONNX, LITERT, OLD], {}, ("onnx", "int8")),
+        (ALL, [ONNX, LITERT, OLD], {}, ("tflite", "int8")),
+        (ALL, [ONNX, OLD], {}, ("onnx", "int8")),
+        (ALL, [ONNX], {}, ("onnx", "int8")),
         (ALL, [LITERT, OLD], {}, ("tflite", "int8")),
         (ALL, [OLD], {}, ("tflite", "fp32")),
         (ALL, [ONNX, OLD], {"engine": "tflite"}, ("tflite", "fp32")),
         (ALL, [ONNX, LITERT], {"engine": "tflite"}, ("tflite", "int8")),
+        (ALL, [ONNX, LITERT], {"engine": "onnx"}, ("onnx", "int8")),
         (ALL, [ONNX, LITERT], {"engine": "tflite", "precision": "fp32"}, ("tflite", "fp32")),
         (ALL, [OLD], {"precision": "fp16"}, ("tflite", "fp16")),
+        (ALL, [ONNX, OLD], {"precision": "fp16"}, ("tflite", "fp16")),
         (ALL, [LITERT, OLD], {"precision": "int8"}, ("tflite", "int8")),
         ({"onnx": ["int8"], "tflite": ["int8"]}, [ONNX, OLD], {}, ("onnx", "int8")),
         (ALL, [ONNX, LITERT], {"precision": "fp16"}, ("tflite", "fp16")),
-        (ALL, [ONNX, LITERT], {"precision": "fp32"}, ("onnx", "fp32")),
+        (ALL, [ONNX, LITERT], {"precision": "fp32"}, ("tflite", "fp32")),
         ({"tflite": ["fp16", "int8"]}, [ONNX, LITERT], {}, ("tflite", "int8")),
         ({"tflite": ["fp16", "int8"]}, [OLD], {}, ("tflite", "fp16")),
         ({"tflite": ["int8"]}, [LITERT], {}, ("tflite", "int8")),
@@ -82,7 +89,7 @@ OR_LITERT = ', or install ai-edge-litert (pip install "qa-edge-runtime[tflite]")
 @pytest.mark.parametrize(
     ("held", "installed", "named", "kind", "message"),
     [
-        (ALL, [], {}, MissingExtraError, f"this bundle needs {NEEDS_ONNX}, or {NEEDS_LITERT}"),
+        (ALL, [], {}, MissingExtraError, f"this bundle needs {NEEDS_LITERT}, or {NEEDS_ONNX}"),
         (ALL, [ONNX], {"precision": "fp16"}, MissingExtraError, f"this bundle needs {NEEDS_LITERT}"),
         (ALL, [LITERT], {"engine": "onnx"}, MissingExtraError, f"this bundle needs {NEEDS_ONNX}"),
         ({"onnx": ["fp32"]}, [LITERT], {}, MissingExtraError, f"this bundle needs {NEEDS_ONNX}"),
@@ -152,8 +159,99 @@ def test_graph_that_the_engine_refuses(copied_path: Path) -> None:
 def test_graph_that_went_away(copied_path: Path) -> None:
     bundle = Bundle.open(copied_path)
     (copied_path / "core.fp32.onnx").unlink()
-    with pytest.raises(BundleError, match=r"core\.fp32\.onnx cannot be read"):
+    with pytest.raises(BundleError, match=r"core\.fp32\.onnx is missing"):
         open_engine(bundle, "core")
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_tensors_are_bound_by_name_and_not_by_place(side: str) -> None:
+    model = onnx.load_from_string(core_graph())
+    nodes = {"inputs": model.graph.input, "outputs": model.graph.output}[side]
+    turned = list(reversed(nodes))
+    assert [node.name for node in turned] != [node.name for node in nodes]
+    del nodes[:]
+    nodes.extend(turned)
+    inputs = core_inputs(7, 3)
+    expected = OnnxEngine(core_graph(), graph_spec("core")).run(inputs)
+    found = OnnxEngine(model.SerializeToString(), graph_spec("core")).run(dict(reversed(inputs.items())))
+    assert not np.array_equal(expected["start_logits"], expected["end_logits"])
+    for name, logits in expected.items():
+        np.testing.assert_array_equal(found[name], logits)
+
+
+def test_closed_engine_says_so() -> None:
+    engine = OnnxEngine(core_graph(), graph_spec("core"))
+    engine.run(core_inputs(3, 2))
+    for _ in range(2):
+        engine.close()
+        with pytest.raises(EngineError, match="core graph was closed; load the bundle again"):
+            engine.run(core_inputs(3, 2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("asked", [None, "0", "1"])
+def test_onnxruntime_reports_nothing_unless_asked_to(tmp_path: Path, asked: str | None) -> None:
+    (tmp_path / "core.onnx").write_bytes(core_graph())
+    program = (
+        "import os, sys\n"
+        "from tiny_bundle import graph_spec\n"
+        "from qa_edge_runtime.onnx_engine import OnnxEngine\n"
+        "OnnxEngine(open('core.onnx', 'rb').read(), graph_spec('core'))\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'], len(os.listdir('/proc/self/task')))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parent), "OPENBLAS_NUM_THREADS": "1"}
+    environment |= {} if asked is None else {"ORT_DISABLE_TELEMETRY": asked}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    setting, threads = done.stdout.split()
+    assert setting == (asked or "1")
+    if asked != "0":
+        assert threads == "1"  # ours alone: none that reports
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_forked_child_opens_its_own_and_ends(tmp_path: Path, engine: str, threads: int) -> None:
+    if engine == "tflite":
+        pytest.importorskip("ai_edge_litert.interpreter")
+        from tiny_tflite import core_tflite
+
+        model = core_tflite()
+    else:
+        model = core_graph()
+    (tmp_path / "core").write_bytes(model)
+    program = f"""if True:
+        import os, sys
+        import numpy as np
+        from tiny_bundle import core_inputs, graph_spec
+        from qa_edge_runtime.engine import load_engine
+        def load():
+            return load_engine(open("core", "rb").read(), graph_spec("core", "{engine}"), threads={threads})
+        engine, inputs = load(), core_inputs(40, 5)
+        expected = engine.run(inputs)["end_logits"]
+        child = os.fork()
+        if not child:
+            again = load()
+            assert np.array_equal(again.run(inputs)["end_logits"], expected)
+            try:
+                engine.run(inputs)
+            except Exception as error:
+                assert "was closed" in str(error)
+            else:
+                raise AssertionError
+            sys.exit(7)  # as a server's worker does: all destructors are run
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert np.array_equal(engine.run(inputs)["end_logits"], expected)
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_engine_failure_names_graph_and_shapes() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,58 @@ def test_many_tokens_go_through_the_graph_in_several_calls(tiny_path: Path, monk
     assert parts[1:] == (70, 70, 0)
     assert engine.calls == [8] * 8 + [6]
     np.testing.assert_allclose(parts.states, whole, atol=1e-6)
+
+
+def test_prepared_tokens_are_found_remembered(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states_module, "TOKENS_PER_CALL", 8)
+    engine = CountingEngine()
+    states = token_states(tiny_path, capacity=40, engine=engine)
+    tokens = [*WORDS, *(f"word{number % 20}" for number in range(60)), "x" * 100]
+    assert states.prepare(iter(tokens)) == 20
+    assert engine.calls == [8, 8, 4]
+    assert states.prepare(tokens) == 0
+    found = states(tokens[:-1])
+    assert (found.unknown, found.remembered) == (20, 20)
+    assert engine.calls == [8, 8, 4]
+    np.testing.assert_allclose(found.states, token_states(tiny_path, 0)(tokens[:-1]).states, atol=1e-6)
+
+
+def test_more_to_prepare_than_can_be_remembered(tiny_path: Path) -> None:
+    engine = CountingEngine()
+    states = token_states(tiny_path, capacity=4, engine=engine)
+    states(["word3", "other"])
+    tokens = [f"word{number}" for number in range(10)]
+    assert states.prepare(tokens) == 3  # word3 was remembered and stays
+    assert len(states) == 4
+    assert states(tokens[:4]).remembered == 4
+    np.testing.assert_allclose(states(tokens).states, token_states(tiny_path, 0)(tokens).states, atol=1e-6)
+    assert token_states(tiny_path, 0, engine).prepare(tokens) == 0
+
+
+@given(texts=st.lists(TOKENS, max_size=6), capacity=st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_preparing_changes_no_state(tiny_path: Path, texts: list[list[str]], capacity: int) -> None:
+    states, fresh = token_states(tiny_path, capacity), token_states(tiny_path, 0)
+    for tokens in texts:
+        assert 0 <= states.prepare(tokens) <= capacity
+        np.testing.assert_allclose(states(tokens).states, fresh(tokens).states, atol=1e-6)
+        assert len(states) <= capacity
+
+
+def test_threads_share_the_states(tiny_path: Path) -> None:
+    shared = token_states(tiny_path, capacity=5)
+    texts = [[f"word{(number + step) % 12}" for step in range(8)] + ["the"] for number in range(12)] * 20
+    expected = [token_states(tiny_path, 0)(tokens).states for tokens in texts[:12]]
+
+    def look_up(number: int) -> np.ndarray:
+        if number % 3 == 0:
+            shared.prepare(texts[number])
+        return shared(texts[number]).states
+
+    with ThreadPoolExecutor(6) as pool:
+        for number, states in enumerate(pool.map(look_up, range(len(texts)))):
+            np.testing.assert_allclose(states, expected[number % 12], atol=1e-6)
+    assert len(shared) <= 5
 
 
 def test_a_graph_that_gives_another_shape(tiny_path: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tiny_bundle import (
     UNKNOWN,
     WIDTH,
     core_graph,
+    core_inputs,
     graph_spec,
     graph_specs,
     write_tiny_bundle,
@@ -34,6 +35,8 @@ from qa_edge_runtime.tflite_engine import TfliteEngine
 pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("flatbuffers")
 
+import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
 from tiny_tflite import TinyWriter, core_tflite, token_tflite
 
 CORE, TOKEN = graph_spec("core", "tflite"), graph_spec("token", "tflite")
@@ -52,15 +55,6 @@ def both_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both = ["fp32", "int8"]
     write_tiny_bundle(path, files=files, graphs=graph_specs(onnx=both, tflite=both))
     return path
-
-
-def core_inputs(context_tokens: int, question_tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    sizes = {"context": context_tokens, "question": question_tokens}
-    return {
-        name: random.normal(size=(sizes[name.partition("_")[0]], HIDDEN)).astype(np.float32)
-        for name in ("context", "question", "context_position", "question_position")
-    }
 
 
 def test_outputs_are_those_of_the_other_engine_at_any_length() -> None:
@@ -154,6 +148,56 @@ def test_threads_take_turns() -> None:
                 np.testing.assert_array_equal(logits, wanted)
 
 
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_tensors_are_bound_by_name_and_not_by_place(side: str) -> None:
+    model = schema.ModelT.InitFromPackedBuf(core_tflite(), 0)
+    (graph,), (definition,) = model.subgraphs, model.signatureDefs
+    order = [entry.name for entry in getattr(definition, side)]
+    setattr(graph, side, getattr(graph, side)[::-1])
+    setattr(definition, side, getattr(definition, side)[::-1])
+    builder = flatbuffers.Builder(1 << 12)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert [entry.name for entry in getattr(definition, side)] != order
+    inputs = core_inputs(7, 3)
+    expected = TfliteEngine(core_tflite(), CORE).run(inputs)
+    found = TfliteEngine(bytes(builder.Output()), CORE).run(dict(reversed(inputs.items())))
+    assert not np.array_equal(expected["start_logits"], expected["end_logits"])
+    for name, logits in expected.items():
+        np.testing.assert_array_equal(found[name], logits)
+
+
+def test_closed_engine_says_so() -> None:
+    engine = TfliteEngine(core_tflite(), CORE)
+    inputs = core_inputs(3, 2)
+    found = engine.run(inputs)
+    kept = found["start_logits"].copy()
+    for let_go in (engine.close, engine.close, engine.abandon):
+        let_go()
+        with pytest.raises(EngineError, match=r"^the core graph was closed; load the bundle again$"):
+            engine.run(inputs)
+    np.testing.assert_array_equal(found["start_logits"], kept)
+
+
+def test_closing_waits_for_the_call_that_runs() -> None:
+    engine = TfliteEngine(core_tflite(), CORE)
+    running, gone_on = threading.Event(), threading.Event()
+    invoke = engine._interpreter.invoke
+
+    def slow() -> None:
+        running.set()
+        gone_on.wait(10)
+        invoke()
+
+    engine._interpreter.invoke = slow
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(engine.run, core_inputs(3, 2))
+        assert running.wait(10)
+        closing = pool.submit(engine.close)
+        gone_on.set()
+        assert answer.result()["start_logits"].shape == (3,)
+        closing.result()
+
+
 def unnamed() -> bytes:
     return core_tflite(signature="other")
 
@@ -239,10 +283,23 @@ def test_the_older_package_takes_the_place_of_the_newer(monkeypatch: pytest.Monk
     from ai_edge_litert.interpreter import Interpreter
 
     monkeypatch.setattr(np, "__version__", "1.26.4")
-    old_package(monkeypatch, Interpreter)
+    made: list[dict[str, Any]] = []
+
+    def make(**settings: Any) -> Any:
+        made.append(settings)
+        return Interpreter(**settings)
+
+    old_package(monkeypatch, make)
     engine = load_engine(core_tflite(), CORE)
     assert (engine.name, engine.version) == ("tflite-runtime", "2.14.0")
-    assert engine.run(core_inputs(3, 2))["start_logits"].shape == (3,)
+    newer = TfliteEngine(core_tflite(), CORE)
+    newer.name = "ai-edge-litert"
+    made.clear()
+    for lengths, interpreters in (((3, 2), 0), ((3, 2), 0), ((4, 2), 1), ((4, 2), 1), ((3, 2), 2)):
+        inputs = core_inputs(*lengths)
+        found, expected = engine.run(inputs), newer.run(inputs)
+        assert len(made) == interpreters  # one anew for new lengths: it does not give back what it laid out for others
+        np.testing.assert_array_equal(found["start_logits"], expected["start_logits"])
 
 
 def test_the_older_package_beside_numpy_2_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

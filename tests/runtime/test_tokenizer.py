@@ -173,6 +173,13 @@ def test_white_space_as_spacy(text):
     assert TOKENIZER(text) == spacy_tokens(text)
 
 
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from([*WHITE_SPACE, *[" "] * 30, *["a", ",", "b.", "can't", ":)"] * 8]), max_size=14))
+def test_white_space_between_words_as_spacy(pieces):
+    text = "".join(pieces)
+    assert TOKENIZER(text) == spacy_tokens(text)
+
+
 def test_white_space_is_what_the_module_says():
     documented = [0x9, 0xA, 0xB, 0xC, 0xD, *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]
     documented += [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
@@ -180,6 +187,7 @@ def test_white_space_is_what_the_module_says():
     assert [chr(code) for code in range(0x110000) if chr(code).isspace()] == [chr(code) for code in documented]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_tokens_cover_all_but_single_blanks(text):
     end = 0
@@ -226,7 +234,7 @@ def test_result_does_not_depend_on_earlier_texts(monkeypatch):
     texts = list(generated_texts(300, seed=2))
     for text in [*texts, *reversed(texts)]:
         assert used(text) == TOKENIZER(text)
-        assert len(used._cache) <= 50
+        assert len(used._known) <= len(EXCEPTIONS) + 50
 
 
 def test_cache_is_bounded():
@@ -234,8 +242,38 @@ def test_cache_is_bounded():
     for number in range(25_000):
         tokenizer(f"word{number}")
     tokenizer("x" * 10_000)
-    assert 0 < len(tokenizer._cache) <= 10_000
-    assert max(map(len, tokenizer._cache)) <= 64
+    assert 0 < len(tokenizer._known) - len(EXCEPTIONS) <= 10_000
+    assert max(map(len, tokenizer._known)) <= 64
+
+
+def test_more_chunks_than_are_remembered_in_one_text(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "_CACHE_CHUNKS", 7)
+    text = "\n\n".join(generated_texts(300, seed=6))
+    tokenizer = Tokenizer(TABLES)
+    assert tokenizer(text) == spacy_tokens(text) == tokenizer(text)
+    assert len(tokenizer._known) == len(EXCEPTIONS) + 7
+
+
+def test_columns_hold_pythons_own_numbers():
+    tokens = TOKENIZER("A (b),\n c.")
+    assert {type(number) for number in (*tokens.starts, *tokens.ends)} == {int}
+    assert [*zip(tokens.texts, tokens.starts, tokens.ends, strict=True)] == [*tokens]
+
+
+@pytest.mark.parametrize("text", [None, 3, b"bytes", ["a"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(TypeError, match="expected str"):
+        TOKENIZER(text)
+
+
+def test_without_the_shortcuts_the_tokens_are_the_same(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "spares_plain_words", lambda pattern: False)
+    slow = Tokenizer(TABLES)
+    assert TOKENIZER._is_plain("word")
+    assert not slow._is_plain("word")
+    assert slow._phrases == TOKENIZER._phrases
+    for text in generated_texts(500, seed=7):
+        assert slow(text) == TOKENIZER(text)
 
 
 def test_threads_share_a_tokenizer(monkeypatch):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qa_edge_runtime.errors import BundleError, DataError
@@ -32,6 +32,7 @@ def test_character_ids_are_cut_and_padded():
     assert VOCABULARY.word_ids([]).shape == (0,)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=20)))
 def test_ids_stay_in_range_and_rows_are_independent(tokens):
     words, characters = VOCABULARY.word_ids(tokens), VOCABULARY.character_ids(tokens)
@@ -50,6 +51,7 @@ def test_no_words_at_all_is_a_vocabulary():
     assert empty.character_ids(["ab"], width=3).tolist() == [[1, 1, 0]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=5), unique=True), st.lists(st.characters(), unique=True))
 def test_save_then_load_is_identity(tmp_path_factory, words, characters):
     file = tmp_path_factory.mktemp("vocabulary") / "vocabulary.json"

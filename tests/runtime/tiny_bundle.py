@@ -64,6 +64,16 @@ def token_graph(*, hidden: int = HIDDEN, state_type: int = TensorProto.FLOAT) ->
     return _model(nodes, inputs, outputs, weights)
 
 
+def core_inputs(context_tokens: int, question_tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs of a core graph, by name."""
+    random = np.random.default_rng(seed)
+    sizes = {"context": context_tokens, "question": question_tokens}
+    return {
+        name: random.normal(size=(sizes[name.partition("_")[0]], HIDDEN)).astype(np.float32)
+        for name in ("context", "question", "context_position", "question_position")
+    }
+
+
 def core_graph(*, end_name: str = "end_logits", scale: float = 1.0) -> bytes:
     """c = context + context_position, q likewise: start_logits = c @ mean(q); end_logits = (c @ END) @ mean(q)."""
     nodes = [

@@ -1,0 +1,70 @@
+"""What the loop trains: anything that learns from SQuAD JSON and reads a pool afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from qa_edge.active.readers import OpenedReader, open_reader
+from qa_edge.teach import TeachSettings, teach
+from qa_edge_runtime.errors import DataError
+
+Log = Callable[[str], None]
+
+
+class Learner(Protocol):
+    """A kind of model, trained anew in each cycle."""
+
+    def recipe(self) -> Mapping[str, Any]:
+        """All that decides its training, as JSON holds it."""
+        ...
+
+    def train(self, squad: Path, folder: Path, *, before: Path | None, seed: int, log: Log) -> Mapping[str, Any]:
+        """Train on the answers of a SQuAD file, or go on with what was interrupted; do nothing if it is done.
+
+        :param folder: of the model.
+        :param before: the last cycle's model to go on from; None trains from the pretrained weights.
+        :returns: `exact_match`, `f1` and `total` on the development set.
+        """
+        ...
+
+    def open(self, folder: Path) -> OpenedReader:
+        """The trained model."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherLearner:
+    """An encoder that is fine-tuned into a question answerer, as the paper does with BERT-Base (section 5.4).
+
+    :param encoder: name on the hub, or a folder.
+    :param dev: SQuAD JSON that each cycle's model is scored on.
+    :param device: where the pool is read; None lets accelerate choose.
+    """
+
+    encoder: str
+    dev: str
+    settings: TeachSettings
+    device: str | None = None
+
+    def recipe(self) -> Mapping[str, Any]:
+        """The encoder and the settings; the seed is the loop's."""
+        settings = asdict(self.settings)
+        del settings["seed"]
+        return {"kind": "teacher", "encoder": self.encoder, "settings": settings}
+
+    def train(self, squad: Path, folder: Path, *, before: Path | None, seed: int, log: Log) -> Mapping[str, Any]:
+        """Fine-tune; see `Learner.train`."""
+        encoder = self.encoder if before is None else str(before)
+        settings = replace(self.settings, seed=seed)
+        report = teach(encoder, squad, folder, dev_path=self.dev, settings=settings, log=log)
+        if not report.finished:
+            raise DataError(f"{folder} was not trained to its end; run the same command again")
+        return report.scores or {}
+
+    def open(self, folder: Path) -> OpenedReader:
+        """The fine-tuned model."""
+        settings = self.settings
+        return open_reader(str(folder), device=self.device, window=settings.window, stride=settings.stride)

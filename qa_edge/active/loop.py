@@ -1,0 +1,175 @@
+"""Pool-based active learning, the paper's Algorithm 1: choose, label, train, and again.
+
+Labels are those of the data set: a question's answers are shown when it is chosen. Each cycle has a folder with
+`chosen.json`, `scores/` (by the last cycle's model, of what was left then), `train.json`, `model/` and `metrics.json`,
+written in this order, so that a loop that was killed anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qa_edge.active.clusters import Encoder
+from qa_edge.active.cycles import LoopSettings, labelled_counts
+from qa_edge.active.pool import Pool, part_of
+from qa_edge.active.scores import Scores, score_pool
+from qa_edge.active.strategies import Candidates, Random, choose, open_strategy
+from qa_edge.recipe import Input, settle_recipe
+from qa_edge.squad import Squad, read_squad, write_squad
+from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import atomic_write, read_json
+
+if TYPE_CHECKING:
+    from qa_edge.active.learners import Learner
+
+CURVE = "curve.json"
+_DAYS = timedelta(days=7)
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """One point of the learning curve.
+
+    :param questions: labelled when the model was trained; `share` of all.
+    :param scores: `exact_match` and `f1` on the development set, percent, of `total` questions.
+    """
+
+    cycle: int
+    questions: int
+    share: float
+    scores: Mapping[str, Any]
+
+
+def run_loop(
+    squad_path: str | Path,
+    learner: Learner,
+    folder: str | Path,
+    *,
+    settings: LoopSettings | None = None,
+    encoder: Encoder | None = None,
+    max_cycles: int | None = None,
+    log: Log = lambda message: None,
+) -> list[Cycle]:
+    """Go through all cycles; what an interrupted loop has done is kept.
+
+    Under `accelerate launch` the processes train together and share the scoring; the main one chooses.
+
+    :param squad_path: the whole data set with its answers; questions without one are left out.
+    :param encoder: of sentences, for `least-confidence-clusters`.
+    :param max_cycles: stop, to be gone on with, after so many.
+    :returns: the learning curve so far, which `curve.json` holds too.
+    :raises DataError: if the folder was begun with other data or settings.
+    :raises InputError: if the strategy is unknown.
+    """
+    from accelerate import PartialState
+
+    settings, folder = settings or LoopSettings(), Path(folder)
+    strategy = open_strategy(settings.strategy, encoder)
+    # The others wait while one chooses, which may take longer than the usual half an hour.
+    state = PartialState(timeout=_DAYS)
+    squad = read_squad(squad_path)
+    answered = [question.id for _, _, question in squad.items() if question.answers]
+    counts = labelled_counts(len(answered), settings)
+    if state.is_main_process:
+        inputs = {"squad": asdict(Input.of(squad_path, "SQuAD file"))}
+        dev = getattr(learner, "dev", None)
+        if dev is not None:
+            inputs["dev"] = asdict(Input.of(dev, "SQuAD file"))
+        recipe = {"kind": "active", "inputs": inputs, "loop": asdict(settings), "learner": dict(learner.recipe())}
+        settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
+    state.wait_for_everyone()
+    labelled: list[str] = []
+    curve: list[Cycle] = []
+    for number, count in enumerate(counts[:max_cycles]):
+        here = _folder(folder, number)
+        before = _folder(folder, number - 1) / "model" if number else None
+        if not (here / "chosen.json").exists():
+            pool = _rest(squad, Path(squad_path), set(answered) - set(labelled))
+            wanted = count - len(labelled)
+            chosen = Random() if before is None else strategy
+            scores = None
+            # Where all that is left is taken there is nothing to choose.
+            if before is not None and chosen.needs_model and wanted < len(pool):
+                reader = learner.open(before)
+                log(f"cycle {number}: {len(pool):,} questions are read by the model of cycle {number - 1}")
+                score_pool(pool, reader, here / "scores", process=state.process_index, processes=state.num_processes)
+                state.wait_for_everyone()
+                scores = Scores(here / "scores", pool)
+            if state.is_main_process:
+                candidates = Candidates(
+                    ids=pool.ids,
+                    questions=pool.questions,
+                    contexts=pool.contexts,
+                    probabilities=None if scores is None else scores.probabilities,
+                )
+                if wanted == len(pool):
+                    ids = list(pool.ids)
+                else:
+                    rows = choose(candidates, chosen, wanted, seed=settings.seed * 1000 + number)
+                    ids = [pool.ids[row] for row in rows]
+                here.mkdir(parents=True, exist_ok=True)
+                atomic_write(here / "chosen.json", json.dumps({"strategy": chosen.name, "ids": ids}) + "\n")
+            state.wait_for_everyone()
+        labelled += _chosen(here / "chosen.json", count - len(labelled), set(answered) - set(labelled))
+        if not (here / "metrics.json").exists():
+            if state.is_main_process and not (here / "train.json").exists():
+                write_squad(here / "train.json", part_of(squad, labelled))
+            state.wait_for_everyone()
+            log(f"cycle {number}: training on {count:,} questions, {count / len(answered):.1%}")
+            start = before if settings.start == "last" else None
+            found = learner.train(here / "train.json", here / "model", before=start, seed=settings.seed, log=log)
+            if state.is_main_process:
+                kept = {name: found[name] for name in ("exact_match", "f1", "total") if name in found}
+                values = {"cycle": number, "questions": count, "share": count / len(answered), "scores": kept}
+                atomic_write(here / "metrics.json", json.dumps(values, indent=1) + "\n")
+            state.wait_for_everyone()
+        curve.append(_cycle(here / "metrics.json"))
+        if state.is_main_process:
+            points = [asdict(point) for point in curve]
+            atomic_write(folder / CURVE, json.dumps({"strategy": settings.strategy, "cycles": points}, indent=1) + "\n")
+        log(f"cycle {number}: {curve[-1].scores}")
+    return curve
+
+
+def _folder(folder: Path, number: int) -> Path:
+    return folder / f"cycle-{number:03d}"
+
+
+def _rest(squad: Squad, path: Path, left: set[str]) -> Pool:
+    """The pool of a cycle: what is not labelled yet, with a hash of its own."""
+    items = [(paragraph.context, question) for _, paragraph, question in squad.items() if question.id in left]
+    ids = [question.id for _, question in items]
+    digest = hashlib.sha256("\n".join([squad.sha256, *ids]).encode()).hexdigest()
+    return Pool(
+        path=path,
+        squad=replace(squad, sha256=digest),
+        ids=ids,
+        questions=[question.text for _, question in items],
+        contexts=[context for context, _ in items],
+        labelled=(),
+    )
+
+
+def _chosen(path: Path, count: int, left: set[str]) -> Sequence[str]:
+    found = read_json(path, "choice")
+    ids = found.get("ids") if isinstance(found, dict) else None
+    if not isinstance(ids, list) or len(ids) != count or len(set(map(str, ids)) & left) != count:
+        raise DataError(
+            f"{path} does not hold {count} questions of the pool; remove this cycle's folder and later ones"
+        )
+    return ids
+
+
+def _cycle(path: Path) -> Cycle:
+    found = read_json(path, "metrics")
+    try:
+        return Cycle(**found)
+    except TypeError as error:
+        raise DataError(f"{path} is not what a cycle wrote ({error}); remove it and run again") from error

@@ -1,0 +1,179 @@
+"""Probabilities of a pool's answers on disk: in shards, resumable, tied to the pool and the model they are of."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qa_edge.active.pool import Pool
+from qa_edge.active.readers import TOP_ANSWERS, OpenedReader, answer_probabilities, check_pairs
+from qa_edge.progress import progress
+from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import atomic_write, read_json
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SHARD_QUESTIONS = 512
+
+
+def score_pool(
+    pool: Pool,
+    reader: OpenedReader,
+    folder: str | Path,
+    *,
+    process: int = 0,
+    processes: int = 1,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Compute and store the best answers' probabilities of every question of a pool; what is done already is kept.
+
+    The folder holds `manifest.json` and shards of 512 questions (`scores-00000.safetensors`: `probabilities` float64
+    (questions, 5), and `seconds` that they took).
+
+    :param process: this process's number among `processes`, on any machines that see the folder, which share the
+        shards between them.
+    :param on_shard: called with (shards done, shards) after each shard.
+    :returns: whether all shards are there, those of the other processes too.
+    :raises DataError: if the folder holds scores of another pool or model, or other things.
+    """
+    folder = Path(folder)
+    size = _settle(folder, pool, reader)
+    shards = -(-len(pool) // size)
+    pairs = list(zip(pool.questions, pool.contexts, strict=True))
+    mine = [shard for shard in range(process, shards, processes) if not _path(folder, shard).exists()]
+    check_pairs(reader, [pair for shard in mine for pair in pairs[shard * size : (shard + 1) * size]])
+    done = shards - sum(not _path(folder, shard).exists() for shard in range(shards))
+    with progress("score", len(pool), min(done * size, len(pool))) as advance:
+        for shard in mine:
+            rows = pairs[shard * size : (shard + 1) * size]
+            began = time.perf_counter()
+            probabilities = answer_probabilities(reader, rows)
+            _write(_path(folder, shard), probabilities, time.perf_counter() - began)
+            advance(len(rows))
+            if on_shard:
+                on_shard(sum(_path(folder, one).exists() for one in range(shards)), shards)
+    return all(_path(folder, shard).exists() for shard in range(shards))
+
+
+class Scores:
+    """Read access to a folder that `score_pool` wrote.
+
+    :ivar probabilities: best first, float64, shape (questions, 5), in the pool's order.
+    :ivar questions_per_hour: of one process, all steps from text to probability, model loading left out.
+    """
+
+    def __init__(self, folder: str | Path, pool: Pool) -> None:
+        """Read all shards.
+
+        :raises DataError: if they are of another pool, unfinished or damaged.
+        """
+        self.folder = Path(folder)
+        self.manifest = _read_manifest(self.folder)
+        _require_pool(self.folder, self.manifest, pool)
+        size = self.manifest["shard_questions"]
+        shards = -(-len(pool) // size)
+        missing = sum(not _path(self.folder, shard).exists() for shard in range(shards))
+        if missing:
+            raise DataError(
+                f"scores {folder} are unfinished ({missing} of {shards} shards missing): "
+                "run the same command again, it goes on where it stopped"
+            )
+        read = [_read(_path(self.folder, shard), min(size, len(pool) - shard * size)) for shard in range(shards)]
+        self.probabilities = np.concatenate([probabilities for probabilities, _ in read])
+        seconds = sum(spent for _, spent in read)
+        self.questions_per_hour = 3600 * len(pool) / seconds if seconds > 0 else 0.0
+
+
+def _settle(folder: Path, pool: Pool, reader: OpenedReader) -> int:
+    """Write the manifest of a new folder, or check that of an old one; questions a shard are returned."""
+    wanted = {
+        "format_version": FORMAT_VERSION,
+        "pool_sha256": pool.sha256,
+        "questions": len(pool),
+        "kind": reader.kind,
+        "model_sha256": reader.sha256,
+        "answers": TOP_ANSWERS,
+        "max_answer_tokens": reader.max_answer_tokens,
+        "shard_questions": SHARD_QUESTIONS,
+    }
+    try:
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another path") from error
+    others = [name for name in entries if not (name[0] == "." and name.endswith(".tmp"))]
+    # The manifest is looked for last: another process may begin the same scores now.
+    if not (folder / MANIFEST).exists():
+        if others:
+            raise DataError(f"{folder} holds {others[0]} but no {MANIFEST}, so that it is no scores; name another")
+        atomic_write(folder / MANIFEST, json.dumps(wanted, indent=1))
+        return SHARD_QUESTIONS
+    found = _read_manifest(folder)
+    _require_pool(folder, found, pool)
+    for key in ("kind", "model_sha256", "answers", "max_answer_tokens"):
+        if found.get(key) != wanted[key]:
+            raise DataError(
+                f"scores {folder} were made by another model ({key.replace('_', ' ')} {_short(found.get(key))}, this "
+                f"one has {_short(wanted[key])}): name another folder with --scores, or remove this one"
+            )
+    return int(found["shard_questions"])
+
+
+def _require_pool(folder: Path, manifest: dict[str, Any], pool: Pool) -> None:
+    if manifest["pool_sha256"] != pool.sha256 or manifest["questions"] != len(pool):
+        raise DataError(
+            f"scores {folder} were made from another pool ({manifest['questions']:,} questions, SHA-256 "
+            f"{_short(manifest['pool_sha256'])}), {pool.path} has {len(pool):,} and {_short(pool.sha256)}: it has "
+            "changed since; name another folder with --scores, or remove this one"
+        )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST, "scores manifest")
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise DataError(f"scores {folder} have format {found}, expected {FORMAT_VERSION}: score again")
+    numbers = [manifest.get(name) for name in ("questions", "shard_questions")]
+    if any(type(number) is not int or number < 1 for number in numbers) or "pool_sha256" not in manifest:
+        raise DataError(f"{folder / MANIFEST} is not one that select wrote; name another folder")
+    return dict(manifest)
+
+
+def _path(folder: Path, shard: int) -> Path:
+    return folder / f"scores-{shard:05d}.safetensors"
+
+
+def _short(value: Any) -> str:
+    return str(value)[:12]
+
+
+def _write(path: Path, probabilities: NDArray[np.float64], seconds: float) -> None:
+    from safetensors.numpy import save
+
+    atomic_write(path, save({"probabilities": probabilities, "seconds": np.array([seconds])}))
+
+
+def _read(path: Path, rows: int) -> tuple[NDArray[np.float64], float]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read as safetensors ({error}); remove it and run again") from error
+    probabilities, seconds = tensors.get("probabilities"), tensors.get("seconds")
+    if (
+        probabilities is None
+        or probabilities.shape != (rows, TOP_ANSWERS)
+        or seconds is None
+        or seconds.shape != (1,)
+        or not ((probabilities >= 0) & (probabilities <= 1 + 1e-9)).all()
+    ):
+        raise DataError(f"{path} does not hold what select wrote there: remove it and run again")
+    return probabilities.astype(np.float64), float(seconds[0])

@@ -1,0 +1,108 @@
+"""Choose the questions of a pool that are worth labelling."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qa_edge.active.duplicates import NearDuplicates
+from qa_edge.active.label_studio import tasks
+from qa_edge.active.pool import Pool, part_of
+from qa_edge.active.scores import Scores
+from qa_edge.active.strategies import Candidates, Strategy, choose
+from qa_edge.squad import Squad, read_squad, write_squad
+from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.files import atomic_write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What was chosen of a pool.
+
+    :param ids: of the questions chosen, most informative first.
+    :param squad: the same in the pool's order, with their contexts.
+    :param candidates: questions that could have been chosen.
+    """
+
+    ids: tuple[str, ...]
+    squad: Squad
+    candidates: int
+
+
+def select(
+    pool: Pool,
+    strategy: Strategy,
+    count: int,
+    *,
+    scores: Scores | None = None,
+    without: Sequence[str | Path] = (),
+    similarity: float | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Choose `count` questions of a pool.
+
+    :param scores: of a model over this pool, for strategies that need one.
+    :param without: SQuAD files of earlier rounds: their questions are not chosen again.
+    :param similarity: Jaccard similarity from which two questions about the same text are nearly the same, of which one
+        is chosen; None lets all be chosen. See `qa_edge.active.duplicates`.
+    :raises InputError: if the count is larger than what is left of the pool, or scores are needed and not there.
+    :raises DataError: if a file of an earlier round cannot be read, or too few questions are different.
+    """
+    if strategy.needs_model and scores is None:
+        raise InputError(f"strategy {strategy.name} needs a model: name one with --model")
+    earlier = [item for path in without for item in read_squad(path).items(impossible=True)]
+    taken = {question.id for _, _, question in earlier}
+    known = [*pool.labelled, *((paragraph.context, question.text) for _, paragraph, question in earlier)]
+    rows = np.array([row for row, identity in enumerate(pool.ids) if identity not in taken], np.int64)
+    candidates = Candidates(
+        ids=[pool.ids[row] for row in rows],
+        questions=[pool.questions[row] for row in rows],
+        contexts=[pool.contexts[row] for row in rows],
+        probabilities=None if scores is None else scores.probabilities[rows],
+    )
+    duplicates = None if similarity is None else NearDuplicates(similarity, known)
+    chosen = choose(candidates, strategy, count, seed=seed, duplicates=duplicates)
+    ids = tuple(candidates.ids[index] for index in chosen)
+    return Selection(ids=ids, squad=part_of(pool.squad, ids), candidates=len(candidates))
+
+
+def require_count(pool: Pool, count: int) -> None:
+    """Look at the count before a model reads the pool.
+
+    :raises InputError: if it is more than the pool has.
+    """
+    if count > len(pool):
+        raise InputError(
+            f"count {count:,} is more than the {len(pool):,} questions of {pool.path}; choose a smaller one"
+        )
+
+
+def write_selection(
+    selection: Selection, path: str | Path, *, label_studio: bool = False, inputs: Sequence[str | Path] = ()
+) -> None:
+    """Write the chosen questions, as SQuAD JSON or as tasks for Label Studio, those most informative first.
+
+    :param inputs: files that are not to be written over.
+    :raises InputError: if `path` is one of them.
+    :raises DataError: if it cannot be written.
+    """
+    require_other_file(path, *inputs)
+    if label_studio:
+        atomic_write(path, json.dumps(tasks(selection.squad, selection.ids), ensure_ascii=False, indent=1) + "\n")
+    else:
+        write_squad(path, selection.squad)
+
+
+def require_other_file(path: str | Path, *inputs: str | Path) -> None:
+    """Refuse to write over what was read.
+
+    :raises InputError: if `path` is one of the inputs, by whatever name.
+    """
+    for one in inputs:
+        if os.path.realpath(path) == os.path.realpath(one):
+            raise InputError(f"{path} is what was read, which is never changed; name another file")

@@ -1,0 +1,74 @@
+"""`qa-edge labels`: annotations that people made, back as SQuAD JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table
+
+
+@click.group("labels", short_help="Take annotations back from Label Studio.")
+def command() -> None:
+    """What people labelled, checked against what they were given."""
+
+
+@command.command("config", short_help="Print the labelling interface for Label Studio.")
+def config() -> None:
+    """Print the labelling interface for the tasks that `qa-edge select --format label-studio` writes."""
+    from qa_edge.active.label_studio import CONFIG
+
+    click.echo(CONFIG, nl=False)
+
+
+@command.command("import", short_help="Check annotations and write them as SQuAD JSON.")
+@click.argument("export", metavar="EXPORT.json")
+@click.option("--source", metavar="POOL.json", required=True, help="SQuAD JSON that the questions were chosen from.")
+@click.option("-o", "--output", metavar="LABELLED.json", required=True, help="SQuAD JSON to write.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["leave-out", "keep-all"]),
+    default="leave-out",
+    show_default=True,
+    help="Questions on which annotators differ: left out, or with the answers of all.",
+)
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@json_option
+def import_(export: str, source: str, output: str, on_conflict: str, force: bool, as_json: bool) -> None:
+    """Write the labelled questions; the source is never changed.
+
+    EXPORT.json is Label Studio's export as JSON, or SQuAD JSON of another tool. Each answer is looked up in its text.
+    What is wrong, and what annotators differ on, is listed and left out; the exit code is 1 then.
+    """
+    from qa_edge.active.annotations import import_annotations, read_annotations
+    from qa_edge.active.select import require_other_file
+    from qa_edge.squad import read_squad, write_squad
+    from qa_edge_runtime.errors import DataError
+
+    require_other_file(output, source, export)
+    if not force and Path(output).exists():
+        raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
+    report = import_annotations(read_squad(source), read_annotations(export), on_conflict=on_conflict)
+    if report.labelled:
+        write_squad(output, report.squad)
+    facts = {
+        "labelled": report.labelled,
+        "of them without an answer": report.impossible,
+        "opened and not answered": report.unanswered,
+        "problems": len(report.problems),
+        "output": output if report.labelled else None,
+    }
+    if as_json:
+        problems = [vars(problem) for problem in report.problems]
+        print_json({**{name.replace(" ", "_"): value for name, value in facts.items()}, "problems": problems})
+    else:
+        print_facts(facts, title=export)
+        if report.problems:
+            rows = [[one.kind, one.question_id, one.annotator, one.message] for one in report.problems]
+            print_table(("problem", "question", "annotator", "what"), rows)
+    if not report.labelled:
+        raise DataError(f"{export} labels no question of {source}: nothing was written")
+    if report.problems:
+        log(f"{len(report.problems)} annotations were not taken as they are; the others are in {output}")
+        raise SystemExit(1)

@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from qa_edge_runtime.graphs import ENGINES, PRECISIONS
+
+
+def add_engine_options(command: argparse.ArgumentParser) -> None:
+    """How a bundle is run: `engine`, `precision` and `threads`."""
+    command.add_argument("--engine", choices=ENGINES, help="if not given LiteRT, then ONNX Runtime, by what there is")
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="int8, fp16, fp32: the first in the bundle if not given, but no int8 in tflite-runtime",
+    )
+    command.add_argument("--threads", type=from_one, default=1, metavar="N", help="threads of the engine (1)")
+
+
+def add_json_option(command: argparse.ArgumentParser) -> None:
+    """Whether the result is printed as JSON: `json`."""
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def from_one(text: str) -> int:
+    """A whole number from 1, out of an argument."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
