@@ -77,7 +77,7 @@ lint: $(VENV)/.dev
 
 # Two processes: each makes the models that its tests share, so that more gain little.
 fast-tests: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --durations 25
 
 # A student of toy size, interrupted and gone on with, exported, scored through torch and through the bundle.
 smoke: $(VENV)/.dev

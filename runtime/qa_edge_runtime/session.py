@@ -51,8 +51,7 @@ class Session:
 
     def prepare(self, tokens: Sequence[str]) -> int:
         """Compute the states of all unknown words among tokens in as few calls as it takes; gives their number."""
-        found = self._open().states(tokens)
-        return found.unknown - found.remembered
+        return self._open().states.prepare(tokens)
 
     def infer(self, context: np.ndarray, question: np.ndarray) -> np.ndarray:
         """Start and end logits of a context's tokens.
