@@ -45,7 +45,7 @@ def keep(run: Path, target: Path, *, force: bool = False) -> None:
         found["path"] = Path(found["path"]).name
     if isinstance(recipe.get("teacher"), str):
         recipe["teacher"] = Path(recipe["teacher"]).name
-    with atomic_folder(target, force=force) as folder:
+    with atomic_folder(target, force=force, marker=KEPT[0]) as folder:
         for name in (*KEPT, *([SCORES] if (run / SCORES).exists() else [])):
             try:
                 shutil.copyfile(run / name, folder / name)

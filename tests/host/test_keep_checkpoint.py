@@ -125,3 +125,15 @@ def test_a_run_is_kept_without_paths_and_made_whole_again(shop: Workshop, tmp_pa
     assert keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.train)]) == 0
     assert read_squad(kept / "heldout.json").articles == read_squad(shop.run / "heldout.json").articles
     assert keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.dev)]) == 1, "another file"
+
+
+def test_a_checkpoint_that_was_kept_is_replaced_when_asked(
+    shop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ["keep", str(shop.run), str(tmp_path / "kept")]
+    assert keep_checkpoint.main(kept) == 0
+    (tmp_path / "kept" / "model.safetensors").write_bytes(b"old")
+    assert keep_checkpoint.main(kept) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert keep_checkpoint.main([*kept, "--force"]) == 0
+    assert (tmp_path / "kept" / "model.safetensors").read_bytes() == (shop.run / "model.safetensors").read_bytes()
