@@ -150,8 +150,13 @@ class Teacher:
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
     def tokenizer_sha256(self) -> str:
-        """Hash of the tokenizer's whole definition."""
-        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        """Hash of the tokenizer's whole definition, without how it was last asked to cut and to pad."""
+        from tokenizers import Tokenizer
+
+        definition = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        definition.no_truncation()
+        definition.no_padding()
+        return hashlib.sha256(definition.to_str().encode()).hexdigest()
 
     def check_questions(self, questions: Iterable[str]) -> None:
         """Look at the length of every question before the work begins.

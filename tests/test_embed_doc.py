@@ -158,19 +158,15 @@ def test_what_is_missing_is_said_as_the_document_has_it(tmp_path: Path, monkeypa
 @needs_bundle
 @needs_engine
 @pytest.mark.parametrize("no_answer_below", [None, 1.0])
-def test_kiosk_answers_and_says_when_it_does_not_know(
-    packed: Path, tmp_path: Path, no_answer_below: float | None
-) -> None:
-    bundle, script, manual = packed, *write(tmp_path, "kiosk.py"), tmp_path / "manual.txt"
+def test_kiosk_answers_and_says_when_it_does_not_know(tmp_path: Path, no_answer_below: float | None) -> None:
+    bundle, script, manual = tmp_path / "fitted.qab", *write(tmp_path, "kiosk.py"), tmp_path / "manual.txt"
     manual.write_text(MANUAL, encoding="utf-8")
-    if no_answer_below is not None:
-        bundle = tmp_path / "fitted.qab"
-        shutil.copytree(KEPT, bundle)
-        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        manifest.pop("manifest_sha256", None)
-        manifest["probability"] = {"temperature": 1.0, "expected_calibration_error": 0.1, "questions": 1}
-        manifest["probability"]["no_answer_below"] = no_answer_below
-        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    shutil.copytree(KEPT, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest.pop("manifest_sha256", None)
+    fit = {"temperature": 1.0, "expected_calibration_error": 0.1, "questions": 1, "no_answer_below": no_answer_below}
+    manifest["probability"] = None if no_answer_below is None else fit
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     command = [sys.executable, str(script), str(bundle), str(manual)]
     ran = subprocess.run(command, input=f"{QUESTION}\n\n{QUESTION}\n".encode(), capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()

@@ -271,6 +271,8 @@ def test_hashes_tell_teachers_apart(tiny_teacher: Teacher, tiny_teacher_path: Pa
     again = Teacher.load(str(tiny_teacher_path), window=64, stride=16)
     assert tiny_teacher.sha256() == again.sha256() != other.sha256()
     assert tiny_teacher.tokenizer_sha256() == again.tokenizer_sha256() != other.tokenizer_sha256()
+    again.tokenizer(["a text"], truncation=True, max_length=3, padding="max_length")
+    assert tiny_teacher.tokenizer_sha256() == again.tokenizer_sha256()
 
 
 def test_the_config_is_hashed_where_it_decides_the_logits(tiny_teacher_path: Path, tmp_path: Path) -> None:
