@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from qa_edge.bundle import word_counts
-from qa_edge.evaluate import predict_with_bundle
+from qa_edge.evaluate import predict
 from qa_edge.squad import Squad, read_squad, references
 from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
 from qa_edge_export.token_table import build_table, choose_words, rank_words
@@ -83,7 +83,7 @@ def measure_point(
             max_answer_tokens=manifest.max_answer_tokens,
         )
         size = Bundle.open(path).size_bytes
-        scores = score_predictions(references(squad), predict_with_bundle(path, squad, **choice._asdict()))
+        scores = score_predictions(references(squad), predict(path, squad, **choice._asdict()))
     return {
         "words": len(words),
         "dtype": dtype,

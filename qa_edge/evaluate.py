@@ -40,9 +40,10 @@ def predict(
     """
     kind = model_kind(path)
     if kind == "bundle":
-        return predict_with_bundle(
+        found = answers_of_bundle(
             path, squad, engine=engine, precision=precision, threads=threads, max_windows=max_windows
         )
+        return {identifier: answer.text for identifier, answer in found.items()}
     if engine is not None or precision is not None or max_windows is not None:
         raise InputError(f"{path} is a {kind}, which torch runs: engine, precision and max_windows are a bundle's")
     from accelerate import PartialState
@@ -85,20 +86,6 @@ def model_kind(path: str | Path) -> str:
     raise DataError(f"{folder} has neither a manifest.json nor a config.json; {expected}")
 
 
-def predict_with_bundle(
-    path: str | Path,
-    squad: Squad,
-    *,
-    engine: str | None = None,
-    precision: str | None = None,
-    threads: int = 1,
-    max_windows: int | None = None,
-) -> dict[str, str]:
-    """Answers of a bundle through the device runtime; needs its engine and no torch."""
-    found = answers_of_bundle(path, squad, engine=engine, precision=precision, threads=threads, max_windows=max_windows)
-    return {identifier: answer.text for identifier, answer in found.items()}
-
-
 def answers_of_bundle(
     path: str | Path,
     squad: Squad,
@@ -108,7 +95,7 @@ def answers_of_bundle(
     threads: int = 1,
     max_windows: int | None = None,
 ) -> dict[str, Answer]:
-    """As `predict_with_bundle`, with all that a bundle tells of an answer."""
+    """A bundle's answers through the device runtime, with all that it tells of them; needs its engine and no torch."""
     from qa_edge_runtime.answerer import Answerer
 
     answers: dict[str, Answer] = {}

@@ -13,10 +13,11 @@ import numpy as np
 from qa_edge.features import read_tensors
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
+from qa_edge.shards import read_manifest, require_own
 from qa_edge.squad import Squad, read_squad
 from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits, fast_precision
 from qa_edge_runtime.errors import DataError, InputError
-from qa_edge_runtime.files import atomic_write, read_json
+from qa_edge_runtime.files import atomic_write
 
 FORMAT_VERSION = 1
 SHARD_QUESTIONS = 512
@@ -71,7 +72,7 @@ def label(
     """
     settings = settings or LabelSettings()
     folder = Path(output)
-    _require_own(folder)
+    require_own(folder, "labels")
     squad = read_squad(squad_path)
     items = [(paragraph.context, question.text) for _, paragraph, question in squad.items()]
     if not items:
@@ -172,14 +173,15 @@ class Labels:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = read_json(folder / "manifest.json", "label manifest")
-    found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if found != FORMAT_VERSION:
-        raise DataError(f"labels {folder} have format {found}, expected {FORMAT_VERSION}: label again")
-    numbers = [manifest.get(name) for name in ("questions", "shard_questions")]
-    if any(type(number) is not int or number < 1 for number in numbers) or "squad_sha256" not in manifest:
-        raise DataError(f"{folder / 'manifest.json'} is not one that label wrote; name another folder")
-    return dict(manifest)
+    return read_manifest(
+        folder,
+        "labels",
+        described="label manifest",
+        version=FORMAT_VERSION,
+        source="squad_sha256",
+        maker="label",
+        again="label again",
+    )
 
 
 def _read_ragged(path: Path, names: tuple[str, ...], rows: int | None = None) -> dict[str, np.ndarray]:
@@ -196,22 +198,6 @@ def _read_ragged(path: Path, names: tuple[str, ...], rows: int | None = None) ->
     if not whole or any(array.shape != (offsets[-1],) or not np.isfinite(array).all() for array in flat):
         raise DataError(f"{path} does not hold what label wrote there: remove it, and run qa-edge label again")
     return tensors
-
-
-def _require_own(folder: Path) -> None:
-    """Refuse a folder of other things: labels are not mixed with them."""
-    try:
-        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror or error}; name another folder") from error
-    # What a kill left under a temporary name is nobody's.
-    others = [name for name in entries if not (name[0] == "." and name.endswith(".tmp"))]
-    # The manifest is looked for last: another process may begin the same labels now.
-    if others and not (folder / "manifest.json").exists():
-        raise DataError(
-            f"{folder} holds {others[0]} but no manifest.json, so that it is no labels to go on with; "
-            "name another folder"
-        )
 
 
 def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

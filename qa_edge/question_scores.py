@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.scoring import exact_match, f1
+from qa_edge_runtime.scoring import score_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,7 @@ def score_questions(references: Mapping[str, Sequence[str]], predictions: Mappin
     for number, (identifier, truths) in enumerate(references.items()):
         answer = predictions.get(identifier)
         if answer is not None:
-            exact[number] = any(exact_match(answer, truth) for truth in truths)
-            overlap[number] = max(f1(answer, truth) for truth in truths)
+            exact[number], overlap[number] = score_answer(answer, truths)
     return QuestionScores(
         ids=tuple(references),
         exact=exact,

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from qa_edge.active.pool import Pool
 from qa_edge.active.readers import TOP_ANSWERS, OpenedReader, answer_probabilities, check_pairs
 from qa_edge.progress import progress
+from qa_edge.shards import MANIFEST, read_manifest, require_own
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import atomic_write, read_json
+from qa_edge_runtime.files import atomic_write
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 SHARD_QUESTIONS = 512
 
 
@@ -102,16 +102,12 @@ def _settle(folder: Path, pool: Pool, reader: OpenedReader) -> int:
         "max_answer_tokens": reader.max_answer_tokens,
         "shard_questions": SHARD_QUESTIONS,
     }
+    require_own(folder, "scores")
     try:
-        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another path") from error
-    others = [name for name in entries if not (name[0] == "." and name.endswith(".tmp"))]
-    # The manifest is looked for last: another process may begin the same scores now.
     if not (folder / MANIFEST).exists():
-        if others:
-            raise DataError(f"{folder} holds {others[0]} but no {MANIFEST}, so that it is no scores; name another")
         atomic_write(folder / MANIFEST, json.dumps(wanted, indent=1))
         return SHARD_QUESTIONS
     found = _read_manifest(folder)
@@ -135,14 +131,15 @@ def _require_pool(folder: Path, manifest: dict[str, Any], pool: Pool) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest = read_json(folder / MANIFEST, "scores manifest")
-    found = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if found != FORMAT_VERSION:
-        raise DataError(f"scores {folder} have format {found}, expected {FORMAT_VERSION}: score again")
-    numbers = [manifest.get(name) for name in ("questions", "shard_questions")]
-    if any(type(number) is not int or number < 1 for number in numbers) or "pool_sha256" not in manifest:
-        raise DataError(f"{folder / MANIFEST} is not one that select wrote; name another folder")
-    return dict(manifest)
+    return read_manifest(
+        folder,
+        "scores",
+        described="scores manifest",
+        version=FORMAT_VERSION,
+        source="pool_sha256",
+        maker="select",
+        again="score again",
+    )
 
 
 def _path(folder: Path, shard: int) -> Path:

@@ -59,6 +59,17 @@ def f1(prediction: str, truth: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def score_answer(prediction: str, truths: Sequence[str]) -> tuple[bool, float]:
+    """Exact match and F1 (0 to 1) of an answer, each against the reference that suits it best.
+
+    :param truths: one at least.
+    """
+    return (
+        any(exact_match(prediction, truth) for truth in truths),
+        max(f1(prediction, truth) for truth in truths),
+    )
+
+
 def score_predictions(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Scores:
     """Score predictions, each against the reference answer that suits it best.
 
@@ -76,8 +87,9 @@ def score_predictions(references: Mapping[str, Sequence[str]], predictions: Mapp
         if prediction is None:
             unanswered += 1
             continue
-        matches += any(exact_match(prediction, truth) for truth in truths)
-        f1_sum += max(f1(prediction, truth) for truth in truths)
+        exact, overlap = score_answer(prediction, truths)
+        matches += exact
+        f1_sum += overlap
     total = len(references)
     return Scores(
         exact_match=100.0 * matches / total,

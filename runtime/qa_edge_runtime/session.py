@@ -121,6 +121,8 @@ class Session:
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
+# The engines' own hook (`forked`) was registered before this one and so comes first: an engine that is let go of in a
+# child before it was abandoned would wait for its parent's threads.
 def _after_fork() -> None:
     for session in list(_SESSIONS):
         session._forked()
