@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qa_edge.question_scores import QuestionScores
 from qa_edge.squad import Question, Squad
 from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.scoring import percent
 
 QUESTION_TYPES = ("who", "what", "when", "where", "why", "how many", "how", "which", "other")
 # Longest of each bin, in words; SQuAD's development set has 90 % of its contexts between 57 and 213.
@@ -120,8 +121,8 @@ def group_scores(name: str, exact: NDArray[np.bool_], f1: NDArray[np.float64]) -
     return Group(
         name=name,
         questions=len(exact),
-        exact_match=100 * float(exact.mean()),
-        f1=100 * float(f1.mean()),
+        exact_match=percent(exact.tolist(), len(exact)),
+        f1=percent(f1.tolist(), len(f1)),
         exact_match_error=_error(exact),
         f1_error=_error(f1),
     )

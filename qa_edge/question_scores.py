@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.scoring import score_answer
+from qa_edge_runtime.scoring import percent, score_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class QuestionScores:
     @property
     def exact_match_percent(self) -> float:
         """Exact match of all questions, 0 to 100."""
-        return 100 * float(self.exact.mean())
+        return percent(self.exact.tolist(), len(self.exact))
 
     @property
     def f1_percent(self) -> float:
         """F1 of all questions, 0 to 100."""
-        return 100 * float(self.f1.mean())
+        return percent(self.f1.tolist(), len(self.f1))
 
 
 def score_questions(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> QuestionScores:

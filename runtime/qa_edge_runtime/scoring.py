@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qa_edge_runtime.errors import DataError, InputError
@@ -70,6 +71,14 @@ def score_answer(prediction: str, truths: Sequence[str]) -> tuple[bool, float]:
     )
 
 
+def percent(shares: Iterable[float], total: int) -> float:
+    """Mean of shares in percent, rounded once: the same in whatever order, by whatever code, they are added.
+
+    :param total: how many there are; those that are left out of `shares` count 0.
+    """
+    return 100 * math.fsum(shares) / total
+
+
 def score_predictions(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Scores:
     """Score predictions, each against the reference answer that suits it best.
 
@@ -79,7 +88,8 @@ def score_predictions(references: Mapping[str, Sequence[str]], predictions: Mapp
     """
     if not references:
         raise InputError("no question to score: expected one reference at least; check the data file")
-    matches, f1_sum, unanswered = 0, 0.0, 0
+    matches, unanswered = 0, 0
+    overlaps: list[float] = []
     for identifier, truths in references.items():
         if not truths:
             raise InputError(f"question {identifier} has no reference answer; leave unanswerable questions out")
@@ -89,11 +99,11 @@ def score_predictions(references: Mapping[str, Sequence[str]], predictions: Mapp
             continue
         exact, overlap = score_answer(prediction, truths)
         matches += exact
-        f1_sum += overlap
+        overlaps.append(overlap)
     total = len(references)
     return Scores(
-        exact_match=100.0 * matches / total,
-        f1=100.0 * f1_sum / total,
+        exact_match=percent([matches], total),
+        f1=percent(overlaps, total),
         total=total,
         unanswered=unanswered,
         extra=sum(identifier not in references for identifier in predictions),

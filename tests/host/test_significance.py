@@ -23,12 +23,13 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 3000), st.integers(0, 3000))
+# Beyond 1e-250 scipy's own value underflows: 400 throws a side stay above it.
+@given(st.integers(0, 400), st.integers(0, 400))
 def test_the_toss_up_is_scipys_binomial_test(heads: int, tails: int) -> None:
     from scipy.stats import binomtest
 
     expected = binomtest(heads, heads + tails).pvalue if heads + tails else 1.0
-    assert toss_up(heads, tails) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert toss_up(heads, tails) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 def test_the_toss_up_is_exact_and_ends() -> None:
