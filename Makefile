@@ -1,8 +1,8 @@
 # Each target sets up all that it needs: a virtual environment in $(VENV), made again when a pyproject.toml changes.
-#   make demo         distil the embedded example, export it, ask it two questions, time it
+#   make demo         distil the embedded example, export it, ask it two questions; then ask and time the model that ships
 #   make test         style, types, the fast tests, a tiny run from end to end, the light installs
 #   make test-full    all tests, the slow ones over real data too: QA_EDGE_DATA names the folder that holds it
-#   make bench        latency of a bundle on this machine: make bench BUNDLE=first.qab
+#   make bench        latency on this machine, of the model that ships or another: make bench BUNDLE=first.qab
 #   make peers        the same beside the small BERTs, as docs/performance.md has it: make peers RUN=runs/first SQUAD=dev-v1.1.json
 # PYTHON chooses the interpreter (3.10 or later), TORCH the torch that is installed first.
 
@@ -12,12 +12,11 @@ TORCH ?= torch==2.13.0
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PROJECTS := pyproject.toml runtime/pyproject.toml
+PROJECTS := pyproject.toml runtime/pyproject.toml models/pyproject.toml
 EXAMPLE := qa_edge/example
 DEMO := runs/demo
 SMOKE := runs/smoke
-# The bundle that is kept, else the demo's.
-BUNDLE ?= $(firstword $(wildcard models/*.qab models/*/*.qab models/*/*/*.qab) $(DEMO)/demo.qab)
+BUNDLE ?= models/qa_edge_models/edge.qab
 
 # On tensors of this size a second thread gains little, and loses a lot as soon as anything else runs.
 OMP_NUM_THREADS ?= 1
@@ -38,11 +37,11 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.torch $(PROJECTS)
-	$(PIP) install --quiet -e ./runtime -e ".[train]"
+	$(PIP) install --quiet -e ./runtime -e ./models -e ".[train]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(PROJECTS)
-	$(PIP) install --quiet -e ./runtime -e ".[dev]"
+	$(PIP) install --quiet -e ./runtime -e ./models -e ".[dev]"
 	@touch $(VENV)/.train $@
 
 # Learns the example by heart: without dropout and with little of the teacher, so that it has something to show.
@@ -57,16 +56,20 @@ $(DEMO)/demo.qab: $(wildcard $(EXAMPLE)/*) | $(VENV)/.train
 demo: demo-text $(DEMO)/demo.qab
 	$(BIN)/qa-edge info $(DEMO)/demo.qab
 	@echo
-	@echo "A question that it was trained on, and one on a text that it has never seen:"
+	@echo "THE TOY: a question that it was trained on, and one on a text that it has never seen:"
 	$(BIN)/python tools/ask_example.py $(DEMO)/demo.qab
 	@echo
-	$(BIN)/qa-edge bench $(DEMO)/demo.qab --squad $(EXAMPLE)/dev.json --paced 0
+	@echo "That was the way from data to device on a toy of 299 questions ($(DEMO)/demo.qab). It is NOT a good model: what it"
+	@echo "answers on texts that it has not seen is mostly wrong. README.md says how a real one is trained."
 	@echo
-	@echo "This was the way from data to device on a toy of 299 questions. It is NOT a good model: what it answers on"
-	@echo "texts that it has not seen is mostly wrong. README.md says how a real one is trained. The bundle: $(DEMO)/demo.qab"
+	@echo "THE MODEL THAT SHIPS (qa-edge-models, trained on SQuAD), on the same documents, none of which it has seen:"
+	$(BIN)/python tools/ask_example.py
+	@echo
+	@echo "Its latency on this machine:"
+	$(BIN)/qa-edge bench --squad $(EXAMPLE)/dev.json --paced 0
 
 demo-text:
-	@echo "This shows the pipeline in some minutes (the first time it also installs torch); it does not make a good model."
+	@echo "This shows the pipeline on a toy in some minutes (the first time it also installs torch), then the model that ships."
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -97,27 +100,36 @@ smoke: $(VENV)/.dev
 	$(BIN)/qa-edge bench $(SMOKE)/smoke.qab --squad $(EXAMPLE)/dev.json --limit 20 --cold-starts 1 --paced 0
 
 # What a plain install, the runtime alone and the runtime with each engine bring, each in an environment of its own; the
-# engines have to give the same logits. tflite-runtime is tried again beside a numpy that it does not work with.
+# engines have to give the same logits. The host is tried again without qa-edge-models, the runtime with LiteRT again with
+# it, and tflite-runtime beside a numpy that it does not work with.
 QUIET_INSTALL := -m pip --disable-pip-version-check install --quiet
+RUNTIME_WHEEL := $$(ls $(VENV)/wheel/qa_edge_runtime-*.whl)
+MODELS_WHEEL := $$(ls $(VENV)/wheel/qa_edge_models-*.whl)
 light: smoke
 	rm -rf $(VENV)/wheel
-	$(PIP) wheel --quiet --no-deps --wheel-dir $(VENV)/wheel ./runtime
-	$(BIN)/python tests/light_install.py wheel $(VENV)/wheel/*.whl
+	$(PIP) wheel --quiet --no-deps --wheel-dir $(VENV)/wheel ./runtime ./models
+	$(BIN)/python tests/light_install.py wheel $(RUNTIME_WHEEL)
+	$(BIN)/python tests/light_install.py models-wheel $(MODELS_WHEEL)
 	$(BIN)/python tests/light_install.py expect $(SMOKE)/smoke.qab $(SMOKE)/expected.json
 	$(PYTHON) -m venv --clear $(VENV)/light
-	$(VENV)/light/bin/python $(QUIET_INSTALL) ./runtime .
+	$(VENV)/light/bin/python $(QUIET_INSTALL) ./runtime ./models .
 	$(VENV)/light/bin/python tests/light_install.py host $(SMOKE)/smoke.qab
+	$(VENV)/light/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qa-edge-models
+	$(VENV)/light/bin/python tests/light_install.py without-models qa_edge $(SMOKE)/smoke.qab
 	$(PYTHON) -m venv --clear $(VENV)/runtime
-	$(VENV)/runtime/bin/python $(QUIET_INSTALL) $(VENV)/wheel/*.whl
+	$(VENV)/runtime/bin/python $(QUIET_INSTALL) $(RUNTIME_WHEEL)
 	$(VENV)/runtime/bin/python tests/light_install.py runtime $(SMOKE)/smoke.qab
 	set -e; for engine in onnx tflite; do \
 	    $(PYTHON) -m venv --clear $(VENV)/$$engine; \
-	    $(VENV)/$$engine/bin/python $(QUIET_INSTALL) "$$(ls $(VENV)/wheel/*.whl)[$$engine]"; \
+	    $(VENV)/$$engine/bin/python $(QUIET_INSTALL) "$(RUNTIME_WHEEL)[$$engine]"; \
 	    $(VENV)/$$engine/bin/python tests/light_install.py $$engine $(SMOKE)/smoke.qab $(SMOKE)/expected.json; \
 	done
+	$(VENV)/tflite/bin/python tests/light_install.py without-models qa_edge_runtime $(SMOKE)/smoke.qab
+	$(VENV)/tflite/bin/python $(QUIET_INSTALL) $(MODELS_WHEEL)
+	$(VENV)/tflite/bin/python tests/light_install.py models
 	set -e; if $(PYTHON) -c 'import sys; sys.exit(0 if sys.platform == "linux" and sys.version_info < (3, 12) else 1)'; then \
 	    $(PYTHON) -m venv --clear $(VENV)/tflite-runtime; \
-	    $(VENV)/tflite-runtime/bin/python $(QUIET_INSTALL) "$$(ls $(VENV)/wheel/*.whl)[tflite-runtime]"; \
+	    $(VENV)/tflite-runtime/bin/python $(QUIET_INSTALL) "$(RUNTIME_WHEEL)[tflite-runtime]"; \
 	    $(VENV)/tflite-runtime/bin/python tests/light_install.py tflite-runtime $(SMOKE)/smoke.qab $(SMOKE)/expected.json; \
 	    $(VENV)/tflite-runtime/bin/python $(QUIET_INSTALL) "numpy>=2"; \
 	    $(VENV)/tflite-runtime/bin/python tests/light_install.py numpy-2 $(SMOKE)/smoke.qab; \
@@ -134,7 +146,7 @@ real-data:
 	@test -n "$(QA_EDGE_DATA)" -a -d "$(QA_EDGE_DATA)" || \
 	    { echo "make test-full needs real data: set QA_EDGE_DATA to the folder that holds it" >&2; exit 2; }
 
-bench: $(VENV)/.train $(BUNDLE)
+bench: $(VENV)/.train
 	$(BIN)/qa-edge bench $(BUNDLE)
 
 # RUN is a trained run, whose words and questions the presets with random weights take.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from qa_edge.accelerator import open_accelerator
@@ -22,6 +23,7 @@ from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.student.config import StudentConfig, preset_config
 from qa_edge.student.qanet import QANet, count_parameters
+from qa_edge.student.widen import widen_words
 from qa_edge.train import Trainer, TrainSettings
 from qa_edge.trained import TrainedStudent, read_inputs
 from qa_edge_runtime.errors import DataError, InputError
@@ -33,9 +35,18 @@ if TYPE_CHECKING:
 # Half of them calibrate an export, half verify it (qa_edge/bundle.py): on fewer than 1,000 an F1 is too noisy.
 HELDOUT_QUESTIONS = 2400
 NO_TEACHER = "none"
-_MARKS = {"squad": "", "dev": "", "vectors": "", "features": MANIFEST, "labels": MANIFEST, "init": WEIGHTS}
+_MARKS = {
+    "squad": "",
+    "questions": "",
+    "dev": "",
+    "vectors": "",
+    "features": MANIFEST,
+    "labels": MANIFEST,
+    "init": WEIGHTS,
+}
 _NOUNS = {
     "squad": "SQuAD file",
+    "questions": "SQuAD file",
     "dev": "SQuAD file",
     "vectors": "vector file",
     "features": "features",
@@ -51,7 +62,7 @@ class Recipe:
     """All that decides a run, `max_steps` apart, which only says how far to go this time.
 
     :param inputs: by name: `squad`, `dev`, `vectors`, `features` and `labels` (folders that `prepare` and `label`
-        wrote), `init` (a trained student to go on from).
+        wrote), `init` (a trained student to go on from), `questions` (a part of `squad` that alone is trained on).
     :param teacher: name or folder of the teacher; `none` trains on the answers alone.
     :param student: preset and sizes that differ from it; nothing with `init`, whose sizes are kept.
     """
@@ -72,6 +83,8 @@ class Recipe:
         needs = [f"without {name}" for name in ("features", "labels") if name not in has and self._makes(name)]
         if "squad" not in has and needs:
             raise InputError(f"a SQuAD file is needed {' and '.join(needs)}")
+        if "questions" in has and "squad" not in has:
+            raise InputError("questions are a part of a SQuAD file: give that file too")
         if "features" in has and "vectors" in has:
             raise InputError("vectors and features exclude each other: the features have their vectors already")
         if "init" in has and self.student:
@@ -185,7 +198,13 @@ def distill(
     accelerator.wait_for_everyone()
     features = _features(run, recipe, accelerator, log)
     labels = _labels(run, recipe, accelerator, log)
-    data = TrainingData(features, labels, strategy=settings.alignment, context_limit=settings.context_limit)
+    data = TrainingData(
+        features,
+        labels,
+        strategy=settings.alignment,
+        context_limit=settings.context_limit,
+        questions=_questions(recipe),
+    )
     if labels is not None:
         log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
     heldout = _heldout(features, settings.seed)
@@ -269,7 +288,7 @@ def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> 
 
 def _require_same(features: Features, recipe: Recipe) -> None:
     """Features in the run's folder may be older than the run."""
-    settings = dict(features.manifest["settings"])
+    settings = {"noisy": None, **features.manifest["settings"]}  # older ones lack it
     expected = asdict(recipe.prepare)
     if "init" in recipe.inputs:  # the student's own
         expected["characters_per_word"] = settings["characters_per_word"]
@@ -315,6 +334,22 @@ def _labelled_by(folder: Path, teacher: str) -> bool:
         return False
 
 
+def _questions(recipe: Recipe) -> set[int] | None:
+    """Places in the SQuAD file of the questions that are trained on, if not all are."""
+    if "questions" not in recipe.inputs:
+        return None
+    part, squad = (recipe.inputs[name].checked("SQuAD file") for name in ("questions", "squad"))
+    places = {question.id: place for place, (_, _, question) in enumerate(read_squad(squad).items())}
+    wanted = [question.id for _, _, question in read_squad(part).items()]
+    unknown = [identity for identity in wanted if identity not in places]
+    if unknown:
+        raise DataError(
+            f"{part} is no part of {squad}: {len(unknown):,} of its questions are not there (the first is "
+            f"{unknown[0]!r:.60}); give the file that they were chosen from"
+        )
+    return {places[identity] for identity in wanted}
+
+
 def _heldout(features: Features, seed: int) -> Squad:
     if not features.manifest["heldout_articles"]:
         return Squad(articles=())
@@ -333,13 +368,21 @@ def _student(recipe: Recipe, features: Features, seed: int) -> QANet:
         return QANet(recipe.config(word_dim=word_dim, characters=vocabulary.character_rows), seed=seed)
     folder = recipe.inputs["init"].checked("checkpoint")
     model = load_student(folder)
-    _, own, _ = read_inputs(folder)
+    _, own, vectors = read_inputs(folder)
     same = vocabulary.words[: len(own.words)] == own.words and vocabulary.characters == own.characters
-    if not same or word_dim != model.config.word_dim:
+    if not same or word_dim < model.config.word_dim:
         raise DataError(
             f"features {features.folder} were not made for the checkpoint {folder} (other words, characters or width "
             "of vectors): prepare them with --init, or leave that to distill"
         )
+    if word_dim > model.config.word_dim:
+        known = features.vectors()[: len(vectors), : model.config.word_dim]
+        if not np.array_equal(known, vectors):
+            raise DataError(
+                f"the vectors of features {features.folder} are wider than those of the checkpoint {folder}, but do "
+                "not begin with them: make them with --beside and the checkpoint's own vectors"
+            )
+        model = widen_words(model, word_dim)
     return model
 
 

@@ -64,6 +64,8 @@ class Features:
     :param answer_end: last token of the answer, inclusive, the same.
     :param form_words: word id of each surface form, int32, shape (forms,).
     :param form_characters: character ids of each, int32, shape (forms, 16).
+    :param noisy_tokens: the questions in noise (`noisy_questions`), int32, where they were asked for: the copies of a
+        question one after the other, `noisy_offsets` int64 (questions * copies + 1,).
     """
 
     folder: Path
@@ -84,6 +86,8 @@ class Features:
     answer_end: NDArray[np.int32]
     form_words: NDArray[np.int32]
     form_characters: NDArray[np.int32]
+    noisy_offsets: NDArray[np.int64] | None = None
+    noisy_tokens: NDArray[np.int32] | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Features:
@@ -119,6 +123,38 @@ class Features:
     def context_text(self, context: int) -> str:
         """Text of a context, by its row."""
         return bytes(self.text[self.text_offsets[context] : self.text_offsets[context + 1]]).decode("utf-8")
+
+    def context_forms(self) -> dict[str, int]:
+        """Number of each surface form that stands in a context, in the order of the text."""
+        forms, first = np.unique(self.context_tokens, return_index=True)
+        contexts = np.searchsorted(self.context_offsets, first, side="right") - 1
+        numbers: dict[str, int] = {}
+        text, before = "", -1
+        for place in np.argsort(first):
+            if contexts[place] != before:
+                before = int(contexts[place])
+                text = self.context_text(before)
+            token = first[place]
+            numbers[text[self.context_starts[token] : self.context_ends[token]]] = int(forms[place])
+        assert len(numbers) == len(forms)
+        return numbers
+
+    @property
+    def noisy_copies(self) -> int:
+        """Noisy copies of each question; 0 where the features have none."""
+        return 0 if self.noisy_offsets is None else (len(self.noisy_offsets) - 1) // len(self)
+
+    def question(self, row: int, copy: int = -1) -> NDArray[np.int32]:
+        """Tokens of a question.
+
+        :param copy: number of a noisy copy; -1 is the question as it was asked.
+        """
+        flat, offsets, place = self.question_tokens, self.question_offsets, row
+        if copy >= 0:
+            assert self.noisy_tokens is not None and self.noisy_offsets is not None
+            flat, offsets, place = self.noisy_tokens, self.noisy_offsets, row * self.noisy_copies + copy
+        first, last = offsets[place : place + 2]
+        return flat[first:last]
 
     def context_lengths(self) -> NDArray[np.int64]:
         """Tokens of each question's context, shape (questions,)."""

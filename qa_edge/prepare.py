@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, read_tensors
+from qa_edge.noisy_questions import write_noisy_questions
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
 from qa_edge.split import TrainingParagraph, split_articles
@@ -33,6 +34,7 @@ class PrepareSettings:
     :param vocabulary_size: words with a vector of their own, the most frequent ones; None keeps all.
     :param character_count: a character that the training text holds fewer times is unknown, so that the unknown
         character's vector is trained.
+    :param noisy: noisy copies of each question to make beside it (see `noisy_questions`); None makes none.
     :param seed: which articles are held out.
     """
 
@@ -40,6 +42,7 @@ class PrepareSettings:
     vocabulary_size: int | None = None
     character_count: int = 5
     characters_per_word: int = 16
+    noisy: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,6 +51,8 @@ class PrepareSettings:
             raise InputError(f"heldout is {self.heldout}, expected a share of the articles, 0 <= heldout < 1")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}, expected 0 or more")
+        if self.noisy is not None and self.noisy < 1:
+            raise InputError(f"noisy is {self.noisy}, expected at least 1 copy of each question")
         if self.vocabulary_size is not None and self.vocabulary_size < 1:
             raise InputError(f"vocabulary_size is {self.vocabulary_size}, expected at least 1")
 
@@ -110,6 +115,8 @@ def prepare(
             "settings": {**vars(settings)},
         }
         atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        if settings.noisy is not None:
+            manifest = write_noisy_questions(folder, squad, folder, copies=settings.noisy, seed=settings.seed)
     return manifest
 
 
@@ -133,7 +140,11 @@ _Split = Callable[[str], Iterable[tuple[str, int]]]
 """Gives a text's tokens, each with its first character."""
 
 
-def _spacy_tokenizer() -> tuple[_Split, dict[str, Any]]:
+def spacy_tokenizer() -> tuple[_Split, dict[str, Any]]:
+    """spaCy's English tokenizer, and the tables by which the runtime makes the same tokens.
+
+    :raises MissingExtraError: if spaCy is not installed.
+    """
     try:
         import spacy
     except ImportError as error:
@@ -180,27 +191,47 @@ class _Start:
     def extend(
         self, counts: Mapping[str, int], vectors_path: str | Path | None, size: int | None
     ) -> tuple[Vocabulary, np.ndarray]:
-        """Add the words that the student does not know, most frequent first, `size` words in all at most."""
+        """Add the words that the student does not know, most frequent first, `size` words in all at most.
+
+        Vectors that begin with the student's own and are wider bring their other numbers for its words too.
+        """
         if vectors_path is None:
             return self.vocabulary, self.vectors
         unknown = {form: count for form, count in counts.items() if not self.vocabulary.word_id(form)}
-        found = read_vectors(vectors_path, {spelling for form in unknown for spelling in (form, form.lower())})
+        wanted = {spelling for form in unknown for spelling in (form, form.lower())}
+        found = read_vectors(vectors_path, wanted.union(self.vocabulary.words))
+        own = self.vectors
         if found.dim != self.config.word_dim:
-            raise DataError(
-                f"vectors {vectors_path} have {found.dim} numbers a word, the checkpoint {self.folder} was trained "
-                f"with {self.config.word_dim}: give the vectors that it was trained with, or none"
-            )
+            own = self._widened(found, vectors_path)
+        found = found.without(self.vocabulary.words)
         room = None if size is None else max(0, size - len(self.vocabulary.words))
         words, added = _most_frequent(unknown, found, room)
         vocabulary = Vocabulary(words=(*self.vocabulary.words, *words), characters=self.vocabulary.characters)
-        return vocabulary, np.concatenate([self.vectors, _halves(words, added, vectors_path)])
+        return vocabulary, np.concatenate([own, _halves(words, added, vectors_path)])
+
+    def _widened(self, found: Vectors, path: str | Path) -> np.ndarray:
+        """The student's vectors with the further numbers of the file behind them, zeros for words that it lacks."""
+        place = {word: number + 1 for number, word in enumerate(self.vocabulary.words)}
+        rows = [(place[word], number) for number, word in enumerate(found.words) if word in place]
+        own, theirs = np.asarray(rows, np.int64).reshape(-1, 2).T
+        halves = _halves(found.words, found.array, path)
+        width = self.config.word_dim
+        if found.dim < width or not np.array_equal(halves[theirs, :width], self.vectors[own]):
+            raise DataError(
+                f"vectors {path} have {found.dim} numbers a word, the checkpoint {self.folder} was trained with "
+                f"{width}: give the vectors that it was trained with, wider ones that begin with them, or none"
+            )
+        wider = np.zeros((len(self.vectors), found.dim), np.float16)
+        wider[:, :width] = self.vectors
+        wider[own, width:] = halves[theirs, width:]
+        return wider
 
 
 class _Encoder:
     """spaCy tokens to numbers of surface forms; those of a student to go on from by its own tables."""
 
     def __init__(self, start: _Start | None = None) -> None:
-        self.split, self.tables = _spacy_tokenizer() if start is None else (start.split, start.tables)
+        self.split, self.tables = spacy_tokenizer() if start is None else (start.split, start.tables)
         self.forms: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
         self.misplaced = 0

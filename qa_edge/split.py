@@ -39,6 +39,21 @@ def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[Training
     return training, Squad(articles=articles, version=squad.version, sha256=squad.sha256)
 
 
+def sample_articles(squad: Squad, questions: int, seed: int) -> Squad:
+    """Whole articles drawn at random until they have at least so many answered questions, in file order."""
+    wanted: set[int] = set()
+    count = 0
+    for index in np.random.default_rng(seed).permutation(len(squad.articles)).tolist():
+        if count >= questions:
+            break
+        wanted.add(index)
+        count += sum(
+            bool(question.answers) for paragraph in squad.articles[index].paragraphs for question in paragraph.questions
+        )
+    articles = tuple(article for index, article in enumerate(squad.articles) if index in wanted)
+    return Squad(articles=articles, version=squad.version)
+
+
 def sample_questions(squad: Squad, count: int, seed: int) -> Squad:
     """At most `count` answered questions of a data set, with their contexts, in file order."""
     ids = [question.id for _, _, question in squad.items() if question.answers]

@@ -110,6 +110,27 @@ def whole_articles(squad: Squad) -> Squad:
     return replace(squad, articles=tuple(articles))
 
 
+def without_answers(squad: Squad) -> Squad:
+    """The same questions as nobody has answered them yet."""
+    return replace(
+        squad,
+        sha256="",
+        articles=tuple(
+            replace(
+                article,
+                paragraphs=tuple(
+                    replace(
+                        paragraph,
+                        questions=tuple(replace(one, answers=(), impossible=False) for one in paragraph.questions),
+                    )
+                    for paragraph in article.paragraphs
+                ),
+            )
+            for article in squad.articles
+        ),
+    )
+
+
 def read_squad(path: str | os.PathLike[str]) -> Squad:
     """Read SQuAD v1.1 or v2.0 JSON.
 

@@ -99,7 +99,7 @@ class Teacher:
         if ("/" in name_or_folder or "." in name_or_folder) and Path(name_or_folder).parent.exists():
             _require_model_folder(name_or_folder)
         try:
-            with _quiet():
+            with quiet():
                 model, report = AutoModelForQuestionAnswering.from_pretrained(
                     name_or_folder, output_loading_info=True, dtype=torch.float32
                 )
@@ -274,7 +274,7 @@ class Teacher:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' report on missing weights, which has a sentence of ours, and its bars off a log file."""
     from transformers.utils import logging
 

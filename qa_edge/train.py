@@ -20,6 +20,8 @@ from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import KINDS, interpolate
 from qa_edge.losses import DistillationLoss, LossTerms, OtherLogits, distillation_loss
 from qa_edge.metrics import MetricsLog
+from qa_edge.muon import Muon
+from qa_edge.noisy_questions import Noisy
 from qa_edge.paragraphs import Others, find_candidates
 from qa_edge.progress import progress
 from qa_edge.schedule import SCHEDULES, learning_rate
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
 
 # float16 would need its losses scaled; whatever runs it fast runs bfloat16 too.
 PRECISIONS = ("no", "bf16")
-# What Adam keeps for the flat weights; its own count of updates differs from the run's after a fresh start.
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# What each optimiser keeps for the flat weights; Adam's count of updates differs from the run's after a fresh start.
+_ADAM = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = {"adam": _ADAM, "muon": (*_ADAM, "momentum")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +47,16 @@ class TrainSettings:
     """How a student is trained. Defaults are the paper's (sections 4.1.2 and 5.3) where it speaks.
 
     :param epochs: passes over the training questions.
+    :param least_updates: updates at least: more passes are made where `epochs` of them are fewer, so that runs on more
+        and on fewer questions can be as long.
     :param batch_size: questions an update, over all processes.
     :param rate: learning rate at its highest; see `schedule.learning_rate`.
+    :param optimizer: `adam`, or `muon` for the matrices and Adam for the rest (see `muon`).
     :param weight_decay: L2, added to the gradient as Adam does.
     :param interpolation: `cubic` or `linear`; used unless mse_weight is 0.
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
+    :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
     :param evaluate_every: updates between evaluations on the held-out articles.
     :param patience: evaluations without gain after which the run stops; None never stops early.
@@ -58,10 +65,12 @@ class TrainSettings:
     """
 
     epochs: int = 30
+    least_updates: int | None = None
     batch_size: int = 14
     rate: float = 1e-3
     warmup: int = 1000
     schedule: str = "constant"
+    optimizer: str = "adam"
     weight_decay: float = 3e-7
     gradient_norm: float = 5.0
     rho: float = 0.7
@@ -71,6 +80,7 @@ class TrainSettings:
     interpolation: str = "cubic"
     context_limit: int = 400
     others: float = 0.0
+    noise: float | None = None
     ema_ceiling: float | None = None
     evaluate_every: int = 1000
     patience: int | None = None
@@ -83,7 +93,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         require_types(self)
         counts = ["epochs", "batch_size", "evaluate_every", "log_every", "save_every", "context_limit"]
-        counts += [name for name in ("patience", "max_steps") if getattr(self, name) is not None]
+        counts += [name for name in ("patience", "max_steps", "least_updates") if getattr(self, name) is not None]
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -93,7 +103,13 @@ class TrainSettings:
             raise InputError(f"seed is {self.seed}, expected 0 to {(1 << 22) - 1}")
         if not self.rate > 0 or not self.gradient_norm > 0:
             raise InputError("rate and gradient_norm must be above 0")
-        choices = {"precision": PRECISIONS, "alignment": STRATEGIES, "interpolation": KINDS, "schedule": SCHEDULES}
+        choices: dict[str, tuple[str, ...]] = {
+            "precision": PRECISIONS,
+            "alignment": STRATEGIES,
+            "interpolation": KINDS,
+            "schedule": SCHEDULES,
+            "optimizer": tuple(MOMENTS),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
@@ -101,6 +117,8 @@ class TrainSettings:
             raise InputError("warmup and weight_decay must be 0 or more")
         if not 0 <= self.others <= 1:
             raise InputError(f"others is {self.others}, expected a share of the questions, 0 to 1")
+        if self.noise is not None and not 0 < self.noise <= 1:
+            raise InputError(f"noise is {self.noise}, expected a share of the questions, above 0 and up to 1")
         if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:
             raise InputError(f"ema_ceiling is {self.ema_ceiling}, expected 0 <= ema_ceiling < 1")
         self.loss()
@@ -139,21 +157,27 @@ class Trainer:
             )
         if len(data) < self.accelerator.num_processes:
             raise InputError(f"{len(data)} questions cannot be shared by {self.accelerator.num_processes} processes")
+        if settings.noise and not data.features.noisy_copies:
+            raise InputError(
+                f"noise is {settings.noise}, but the features have no noisy questions: prepare them with --noisy 2"
+            )
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
         self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
         self.flat = FlatParameters(self.model)
         self.average = self.flat.weights.clone()
-        self.optimiser = torch.optim.Adam(
-            [self.flat.parameter],
-            lr=settings.rate,
-            betas=(0.8, 0.999),
-            eps=1e-7,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        adam: dict[str, Any] = {
+            "lr": settings.rate,
+            "betas": (0.8, 0.999),
+            "eps": 1e-7,
+            "weight_decay": settings.weight_decay,
+            "fused": True,
+        }
+        self.optimiser: torch.optim.Adam = (
+            Muon(self.flat, **adam) if settings.optimizer == "muon" else torch.optim.Adam([self.flat.parameter], **adam)
         )
         self.epoch_steps = max(1, len(data) // settings.batch_size)
-        self.total_steps = self.epoch_steps * settings.epochs
+        self.total_steps = max(self.epoch_steps * settings.epochs, settings.least_updates or 0)
         ceiling = settings.ema_ceiling
         self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
         self.on_step = on_step
@@ -212,7 +236,11 @@ class Trainer:
         if self.candidates is not None:
             generator = np.random.default_rng(source)
             others = Others(candidates=self.candidates, share=settings.others, generator=generator)
-        terms = self.loss(*self.data.batch(rows, others))
+        noisy = None
+        if settings.noise:
+            place = {"seed": settings.seed, "step": step, "process": self.accelerator.process_index}
+            noisy = Noisy.of_update(settings.noise, self.data.features.noisy_copies, **place)
+        terms = self.loss(*self.data.batch(rows, others, noisy))
         terms.total.backward()
         if self.accelerator.num_processes > 1:
             self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
@@ -335,7 +363,7 @@ class Trainer:
             self.state.tensors = {
                 "weights": self.flat.weights.cpu().clone(),
                 "average": self.average.cpu().clone(),
-                **{name: moments[name].cpu().clone() for name in MOMENTS},
+                **{name: moments[name].cpu().clone() for name in MOMENTS[self.settings.optimizer]},
             }
             self.state.save(self.run)
             self.state.tensors = {}
@@ -352,8 +380,9 @@ class Trainer:
         self.flat.weights.copy_(tensors["weights"])
         self.average.copy_(tensors["average"])
         # A state that was carried to another machine by its weights alone starts with fresh moments.
-        if tensors.keys() >= set(MOMENTS):
-            self.optimiser.state[self.flat.parameter] = {name: tensors[name].to(device) for name in MOMENTS}
+        kept = MOMENTS[self.settings.optimizer]
+        if tensors.keys() >= set(kept):
+            self.optimiser.state[self.flat.parameter] = {name: tensors[name].to(device) for name in kept}
         found.tensors = {}
         self.state, self._saved = found, found.step
         self.log.start(step=found.step, gathered=found.metrics)

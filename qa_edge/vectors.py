@@ -49,6 +49,13 @@ class Vectors:
     dim: int
     lines: int
 
+    def without(self, words: Collection[str]) -> Vectors:
+        """The same file, without some of its words."""
+        left_out = frozenset(words)
+        kept = [number for number, word in enumerate(self.words) if word not in left_out]
+        array = self.array[np.asarray(kept, np.int64)]
+        return Vectors(words=tuple(self.words[number] for number in kept), array=array, dim=self.dim, lines=self.lines)
+
 
 def read_vectors(path: str | os.PathLike[str], wanted: Collection[str], dim: int | None = None) -> Vectors:
     """Read the vectors of the wanted words in one pass over the file.

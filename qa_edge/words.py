@@ -15,19 +15,8 @@ from qa_edge_runtime.tokenizer import Tokenizer
 
 def count_words_of_features(features: Features) -> Counter[str]:
     """How often each word, as it is written, stands in the training contexts."""
-    tokens = features.context_tokens
-    forms, first, counts = np.unique(tokens, return_index=True, return_counts=True)
-    contexts = np.searchsorted(features.context_offsets, first, side="right") - 1
-    words: Counter[str] = Counter()
-    text, before = "", -1
-    for place in np.argsort(first):
-        if contexts[place] != before:
-            before = int(contexts[place])
-            text = features.context_text(before)
-        token = first[place]
-        words[text[features.context_starts[token] : features.context_ends[token]]] += int(counts[place])
-    assert len(words) == len(forms)
-    return words
+    counts = np.bincount(features.context_tokens)
+    return Counter({form: int(counts[number]) for form, number in features.context_forms().items()})
 
 
 def count_words_of_text(path: str | Path, tokenizer: Tokenizer) -> Counter[str]:

@@ -1,11 +1,15 @@
 """What `make test` asks of the light installs, run by the Python of an environment that has nothing else in it.
 
     python tests/light_install.py wheel WHEEL             # after: pip wheel --no-deps ./runtime
-    python tests/light_install.py host BUNDLE             # after: pip install ./runtime .
+    python tests/light_install.py models-wheel WHEEL      # after: pip wheel --no-deps ./models
+    python tests/light_install.py host BUNDLE             # after: pip install ./runtime ./models .
     python tests/light_install.py runtime BUNDLE          # after: pip install WHEEL
     python tests/light_install.py onnx BUNDLE EXPECTED    # after: pip install WHEEL[onnx], and so with the others
     python tests/light_install.py tflite BUNDLE EXPECTED
     python tests/light_install.py tflite-runtime BUNDLE EXPECTED
+    python tests/light_install.py models                  # where the runtime, an engine and qa-edge-models are
+    python tests/light_install.py without-models qa_edge BUNDLE            # where all but qa-edge-models is
+    python tests/light_install.py without-models qa_edge_runtime BUNDLE    # the same without the host side
     python tests/light_install.py numpy-2 BUNDLE          # after: pip install WHEEL[tflite-runtime], then "numpy>=2"
     python tests/light_install.py expect BUNDLE EXPECTED  # writes what the engines have to find, in any environment
 
@@ -14,6 +18,7 @@ An error ends it with a trace: this is a test, though pytest is not there to run
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -36,19 +41,24 @@ COMMANDS = (
     "compare",
     "distill",
     "evaluate",
+    "experiment",
     "export",
     "info",
     "label",
     "labels",
     "pack",
     "prepare",
+    "report",
     "select",
     "sensitivity",
     "teach",
+    "vectors",
+    "verify",
 )
 
 
 WHEEL_BYTES = 200_000
+MODELS_WHEEL_BYTES = 10_000_000
 INSTALLERS = {"pip", "setuptools", "wheel"}
 # Extra -> the package that it adds, and what a plain Answerer.load takes there: engine and precision.
 ENGINES = {
@@ -95,6 +105,7 @@ def check_host(bundle: str) -> None:
     usage = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert not [command for command in COMMANDS if command not in usage], usage
     assert json.loads(output("qa_edge", "info", bundle, "--json"))["format_version"] == 2
+    check_unnamed("qa_edge")
     first = json.loads((EXAMPLE / "dev.json").read_text(encoding="utf-8"))["data"][0]["paragraphs"][0]
     asked = ("--question", first["qas"][0]["question"], "--context", first["context"])
     check_answer(output("qa_edge", "answer", bundle, *asked, "--json"), first["context"])
@@ -106,6 +117,56 @@ def check_host(bundle: str) -> None:
     assert refused.returncode == 1, refused
     assert "qa-edge[train]" in refused.stderr, refused.stderr
     assert "Traceback" not in refused.stderr, refused.stderr
+
+
+def check_unnamed(module: str) -> None:
+    """Without a bundle named, the one of qa-edge-models answers, and so it does for a program."""
+    question, context = "Which colour has the main switch?", "The main switch is red. The lamp beside it is green."
+    asked = ("answer", "--question", question, "--context", context, "--json")
+    said = json.loads(output(module, *asked))
+    assert said.get("answers", [said])[0]["text"] == "red", said
+    assert json.loads(output(module, "info", "--json"))["name"] == "edge"
+    verified = output(module, "verify").splitlines()
+    assert any(" as trained: " in line for line in verified), verified
+
+
+def check_models() -> None:
+    """qa-edge-models beside the runtime: `Answerer.load()` answers, and one sentence says if its files are damaged."""
+    wanted = {"numpy", "qa-edge-runtime", "qa-edge-models"} | required_by("ai-edge-litert")
+    assert installed() == wanted, installed() ^ wanted
+    import qa_edge_models
+    from qa_edge_runtime import Answerer
+
+    with Answerer.load() as answerer:
+        assert answerer.bundle.path == qa_edge_models.path()
+        assert answerer.answer("Which colour has the main switch?", "The main switch is red.").text == "red"
+    check_unnamed("qa_edge_runtime")
+    graph = qa_edge_models.path() / "core.int8.tflite"
+    whole = graph.read_bytes()
+    try:
+        graph.write_bytes(whole[:-1])
+        refuse("qa_edge_runtime", "info", says=f"{graph.name} ")
+    finally:
+        graph.write_bytes(whole)
+
+
+def check_without_models(module: str, bundle: str) -> None:
+    """A named bundle is all that is needed; where none is named, one sentence says what to do."""
+    module = Path(module).name
+    assert "qa-edge-models" not in installed(), installed()
+    asked = ("--question", "Where?", "--context", "The switch is under the lid.")
+    check_answer(output(module, "answer", bundle, *asked, "--json"), asked[-1])
+    for command in (("answer", *asked), ("info",), ("verify",), ("bench",)):
+        refuse(module, *command, says="name a bundle, or pip install qa-edge-models")
+
+
+def refuse(*arguments: str, says: str) -> None:
+    """A command that ends with one line on standard error, which says so."""
+    refused = run(*arguments)
+    assert refused.returncode == 1, refused
+    assert not refused.stdout, refused.stdout
+    assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+    assert says in refused.stderr, refused.stderr
 
 
 def installed() -> set[str]:
@@ -146,6 +207,31 @@ def check_wheel(path: str) -> None:
     assert "Requires-Python: >=3.10" in required, required
     assert [line for line in required if "Dist:" in line and "extra" not in line] == ["Requires-Dist: numpy>=1.23"]
     sys.stdout.write(f"wheel of the runtime: {size / 1e3:.0f} kB\n")
+
+
+def check_models_wheel(path: str) -> None:
+    """The wheel holds the bundle, whole, and the few lines that name it; it requires nothing."""
+    size = Path(path).stat().st_size
+    assert size <= MODELS_WHEEL_BYTES, f"{path} has {size} bytes, expected at most {MODELS_WHEEL_BYTES}"
+    with zipfile.ZipFile(path) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        (about,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        required = re.findall(r"^Requires-Dist.*$", wheel.read(about).decode("utf-8"), re.MULTILINE)
+        folder = "qa_edge_models/edge.qab"
+        manifest = json.loads(wheel.read(f"{folder}/manifest.json"))
+        for name, record in manifest["files"].items():
+            found = hashlib.sha256(wheel.read(f"{folder}/{name}")).hexdigest()
+            assert found == record["sha256"], f"{name} is not the one that the manifest lists"
+    assert names == {
+        "qa_edge_models/__init__.py",
+        *(f"{folder}/{name}" for name in ("manifest.json", *manifest["files"])),
+    }
+    assert {(graph["engine"], graph["precision"]) for graph in manifest["graphs"] if graph["role"] == "core"} == {
+        ("onnx", "int8"),
+        ("tflite", "int8"),
+    }
+    assert not required, required
+    sys.stdout.write(f"wheel of the models: {size / 1e6:.2f} MB\n")
 
 
 def check_runtime(bundle: str) -> None:
@@ -229,6 +315,9 @@ def main() -> int:
     else:
         checks: dict[str, Callable[..., None]] = {
             "wheel": check_wheel,
+            "models-wheel": check_models_wheel,
+            "models": check_models,
+            "without-models": check_without_models,
             "host": check_host,
             "runtime": check_runtime,
             "expect": write_expected,

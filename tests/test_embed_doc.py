@@ -27,11 +27,11 @@ from qa_edge_runtime.positions import position_signal
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "embed.md").read_text(encoding="utf-8")
-KEPT = ROOT / "models" / "edge.qab"
+KEPT = ROOT / "models" / "qa_edge_models" / "edge.qab"
 MANUAL = "The main switch is behind the grey panel. Turn it off before you open the lid."
 QUESTION, ANSWER = "Where is the main switch?", "grey panel"
 
-needs_bundle = pytest.mark.skipif(not KEPT.is_dir(), reason="models/edge.qab is not there")
+needs_bundle = pytest.mark.skipif(not KEPT.is_dir(), reason="the bundle that ships is not there")
 needs_engine = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in ("ai_edge_litert", "onnxruntime")), reason="no engine"
 )

@@ -15,9 +15,15 @@ PACKAGES = {
     "qa_edge": ROOT / "qa_edge",
     "qa_edge_export": ROOT / "export" / "qa_edge_export",
     "qa_edge_runtime": ROOT / "runtime" / "qa_edge_runtime",
+    "qa_edge_models": ROOT / "models" / "qa_edge_models",
 }
 # What stands above a package, and may not be imported by it.
-ABOVE = {"qa_edge_runtime": {"qa_edge", "qa_edge_export"}, "qa_edge_export": {"qa_edge"}, "qa_edge": set()}
+ABOVE = {
+    "qa_edge_models": {"qa_edge", "qa_edge_export", "qa_edge_runtime"},
+    "qa_edge_runtime": {"qa_edge", "qa_edge_export", "qa_edge_models"},
+    "qa_edge_export": {"qa_edge"},
+    "qa_edge": set(),
+}
 # A first folder of an absolute path that tells of the machine on which a file was written.
 MACHINE_PATH = re.compile(r"(?<![\w.:/<>$~*-])/(?:home|root|work|Users|opt|mnt|srv)/\w")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ".sh", ".yml", ".yaml", ".cfg", ".ini"}
@@ -144,7 +150,12 @@ def test_every_module_says_what_it_is() -> None:
 def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
     folders = [*PACKAGES.values(), *(ROOT / name for name in ("tests", "tools", "docs", "benchmarks", "models", ".ci"))]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in TEXT_SUFFIXES]
-    files += [path for folder in (ROOT, ROOT / "runtime") for path in folder.glob("*") if path.suffix in TEXT_SUFFIXES]
+    files += [
+        path
+        for folder in (ROOT, ROOT / "runtime", ROOT / "models")
+        for path in folder.glob("*")
+        if path.suffix in TEXT_SUFFIXES
+    ]
     files += [path for path in (ROOT / "Makefile", ROOT / ".ci" / "run") if path.is_file()]
     found = [
         f"{show(path)}:{number}"
@@ -184,10 +195,13 @@ def test_what_the_map_of_the_paper_names_is_there() -> None:
     assert not lost
 
 
-def test_both_distributions_have_the_licence_and_one_version() -> None:
-    assert (ROOT / "LICENSE").read_bytes() == (ROOT / "runtime" / "LICENSE").read_bytes()
-    host, runtime = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "runtime/pyproject.toml"))
-    versions = {re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1] for text in (host, runtime)}  # type: ignore[index]
+def test_all_distributions_have_the_licence_and_one_version() -> None:
+    folders = (ROOT, ROOT / "runtime", ROOT / "models")
+    assert len({(folder / "LICENSE").read_bytes() for folder in folders}) == 1
+    projects = [(folder / "pyproject.toml").read_text(encoding="utf-8") for folder in folders]
+    versions = {re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1] for text in projects}  # type: ignore[index]
     (version,) = versions
-    assert f'"qa-edge-runtime[onnx]=={version}"' in host
-    assert f'__version__ = "{version}"' in (PACKAGES["qa_edge_runtime"] / "__init__.py").read_text(encoding="utf-8")
+    assert f'"qa-edge-runtime[onnx]=={version}"' in projects[0]
+    assert f'"qa-edge-models=={version}"' in projects[0]
+    for name in ("qa_edge_runtime", "qa_edge_models"):
+        assert f'__version__ = "{version}"' in (PACKAGES[name] / "__init__.py").read_text(encoding="utf-8")

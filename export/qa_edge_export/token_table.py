@@ -85,8 +85,24 @@ def choose_words_within(
     return list(ranked[: int(np.searchsorted(np.cumsum(sizes), budget_bytes - empty, side="right"))])
 
 
+def table_keys(words: Sequence[str]) -> list[str]:
+    """What each word's row is looked up by: the word, or its lower case where no other row stands there.
+
+    A look-up tries a token as it is and then in lower case. So `British` finds its row under `british` as well, and so
+    do `british`, which would find nothing under `British`, and `BRITISH`. The state stays that of the word.
+    """
+    taken, keys = set(words), []
+    for word in words:
+        lower = word.lower()
+        # A lower case of another length (U+0130 alone) could take more bytes than the word was counted with.
+        key = word if lower in taken or len(lower) != len(word) else lower
+        taken.add(key)
+        keys.append(key)
+    return keys
+
+
 def build_table(checkpoint: Checkpoint, words: Sequence[str], dtype: str) -> Table:
-    """Fold the words' embedding stage into rows.
+    """Fold the words' embedding stage into rows, found by `table_keys`.
 
     :param dtype: "float32", "float16", "int8" or "int4".
     :raises InputError: if there is no such dtype, or it cannot hold the states.
@@ -98,7 +114,7 @@ def build_table(checkpoint: Checkpoint, words: Sequence[str], dtype: str) -> Tab
     rows, scales = quantise_rows(states, dtype, group)
     vocabulary = {
         "format_version": 1,
-        "words": list(words),
+        "words": table_keys(words),
         "characters": list(checkpoint.vocabulary.characters),
     }
     files = {

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qa_edge.encoder import load_encoder
 from qa_edge.progress import progress
-from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
+from qa_edge_runtime.errors import InputError, MissingExtraError
 
 NEEDS = 'strategy least-confidence-clusters needs: pip install "qa-edge[train,active]"'
 BATCH_SENTENCES = 64
@@ -40,21 +41,7 @@ class SentenceEncoder:
         :raises DataError: if it cannot be found or loaded.
         :raises MissingExtraError: if transformers is not installed.
         """
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise MissingExtraError(NEEDS) from error
-        try:
-            model = AutoModel.from_pretrained(name_or_folder).to(device).eval()
-            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
-        except Exception as error:  # a damaged file raises what its reader likes
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise DataError(
-                f"sentence encoder {name_or_folder} could not be loaded ({reason}); give a folder, or the name of one "
-                "such as sentence-transformers/all-MiniLM-L6-v2 while its hub can be reached"
-            ) from error
-        if tokenizer.pad_token_id is None or len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise DataError(f"sentence encoder {name_or_folder} has no tokenizer that pads; copy the whole folder")
+        model, tokenizer = load_encoder(name_or_folder, device=device, noun="sentence encoder", needs=NEEDS)
         limit = min(getattr(model.config, "max_position_embeddings", 256) or 256, tokenizer.model_max_length, 256)
         return cls(model, tokenizer, max_pieces=int(limit))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +11,20 @@ from statistics import fmean
 from typing import Any
 
 from qa_edge.latency_chart import GRID, INK, PALE_INK, check_chart_path, load_matplotlib
+from qa_edge.recipe import FILE as RECIPE
+from qa_edge.recipe import read_recipe
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
 
+CURVE = "curve.json"
+ALL = "all labels"
 _COLOURS = ("#5f6b7a", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207")
 _METRICS = {"exact_match": "exact match", "f1": "F1"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A strategy's scores at one share of the labels, over its seeds."""
+    """A strategy's scores at one share of the labels: their mean and range over the seeds, no confidence interval."""
 
     share: float
     mean: float
@@ -29,23 +34,28 @@ class Point:
 
 
 def read_curves(loops: Sequence[str | Path], metric: str) -> dict[str, list[Point]]:
-    """Points of every strategy, those of several loops with it taken together by share.
+    """Points of every strategy, those of loops that differ in their seed alone taken together by share.
+
+    Loops of one strategy that differ in something else, such as a teacher's and a student's, are curves of their own,
+    by strategy and folder. Loops that begin with all labels are the fully supervised score, `ALL`.
 
     :param loops: folders that `run_loop` wrote.
     :param metric: "exact_match" or "f1".
-    :raises DataError: if one is no such folder, or has no cycle with scores.
+    :raises DataError: if one is no such folder, or has no cycle with scores, or they are of different pools or scored
+        on different questions.
     """
     found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for loop in loops:
-        curve = read_json(Path(loop) / "curve.json", "learning curve")
-        try:
-            for cycle in curve["cycles"]:
-                # Loops of a strategy differ in seed alone: their shares are the same but for rounding.
-                found[str(curve["strategy"])][round(float(cycle["share"]), 4)].append(float(cycle["scores"][metric]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{loop} has no learning curve with {metric} ({error}); run qa-edge active there"
-            ) from error
+    for name, folders in _named(loops).items():
+        for loop in folders:
+            curve = read_json(loop / CURVE, "learning curve")
+            try:
+                for cycle in curve["cycles"]:
+                    # The shares of two seeds are the same but for rounding.
+                    found[name][round(float(cycle["share"]), 4)].append(float(cycle["scores"][metric]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{loop} has no learning curve with {metric} ({error}); run qa-edge active there"
+                ) from error
     if not found:
         raise DataError("no cycle has been trained yet; run qa-edge active first")
     return {
@@ -57,6 +67,37 @@ def read_curves(loops: Sequence[str | Path], metric: str) -> dict[str, list[Poin
     }
 
 
+def _named(loops: Sequence[str | Path]) -> dict[str, list[Path]]:
+    """Folders of the loops that differ in their seed alone, by the name of their curve; the same seed counts once."""
+    groups: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
+    inputs: dict[str, Any] | None = None
+    for loop in map(Path, loops):
+        recipe = read_recipe(loop)
+        try:
+            settings = dict(recipe["loop"])
+            own = {name: (found["sha256"], Path(found["path"]).name) for name, found in recipe["inputs"].items()}
+            strategy, seed = str(settings.pop("strategy")), int(settings.pop("seed"))
+            # One that begins with everything chooses nothing.
+            if settings["first"] == 1:
+                strategy = ALL
+            same = json.dumps([settings, recipe["learner"]], sort_keys=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{loop / RECIPE} is not one of a loop ({error}); run qa-edge active there") from error
+        for name in sorted(inputs.keys() & own.keys()) if inputs is not None else ():
+            if inputs is not None and inputs[name][0] != own[name][0]:
+                raise DataError(
+                    f"{loop} has another {name} file ({own[name][1]}, SHA-256 {own[name][0][:12]}) than the loop "
+                    f"before it ({inputs[name][1]}, {inputs[name][0][:12]}): their scores cannot be compared"
+                )
+        inputs = own
+        groups[strategy, same].setdefault(seed, loop)
+    several = {strategy for strategy, _ in groups if sum(one == strategy for one, _ in groups) > 1}
+    return {
+        f"{strategy}, {next(iter(seeds.values())).name}" if strategy in several else strategy: list(seeds.values())
+        for (strategy, _), seeds in groups.items()
+    }
+
+
 def draw_curves(loops: Sequence[str | Path], path: str | Path) -> None:
     """Write exact match and F1 of some loops as PNG or SVG, the fully supervised score as a line across.
 
@@ -65,7 +106,7 @@ def draw_curves(loops: Sequence[str | Path], path: str | Path) -> None:
     :raises DataError: if a loop cannot be read, or the file not be written.
     """
     check_chart_path(path)
-    figure = load_matplotlib()(figsize=(11, 4.8), dpi=150, facecolor="white", layout="constrained")
+    figure = load_matplotlib()(figsize=(11, 5.6), dpi=150, facecolor="white", layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, 2), _METRICS.items(), strict=True):
         _draw(axes, read_curves(loops, metric), title)
     try:
@@ -75,16 +116,20 @@ def draw_curves(loops: Sequence[str | Path], path: str | Path) -> None:
 
 
 def _draw(axes: Any, curves: dict[str, list[Point]], title: str) -> None:
-    # Those that are labelled whole, whatever chose the order.
+    levels = {name: points[-1].mean for name, points in curves.items() if name.startswith(ALL)}
+    curves = {name: points for name, points in curves.items() if name not in levels}
     whole = [(point.mean, point.seeds) for points in curves.values() for point in points if point.share == 1]
-    if whole:
-        level = sum(mean * seeds for mean, seeds in whole) / sum(seeds for _, seeds in whole)
-        axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"all labels: {level:.2f}")
+    if whole and not levels:
+        # Those that were labelled to the end, whatever chose the order.
+        levels[ALL] = sum(mean * seeds for mean, seeds in whole) / sum(seeds for _, seeds in whole)
+    for name, level in levels.items():
+        axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"{name}: {level:.2f}")
     for number, (strategy, points) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         shares = [100 * point.share for point in points]
-        seeds = max(point.seeds for point in points)
-        name = f"{strategy} ({seeds} seeds: mean, lowest to highest)" if seeds > 1 else strategy
+        fewest, seeds = min(point.seeds for point in points), max(point.seeds for point in points)
+        number_of_seeds = str(seeds) if fewest == seeds else f"{fewest} to {seeds}"
+        name = f"{strategy} ({number_of_seeds} seeds: mean, lowest to highest)" if seeds > 1 else f"{strategy} (1 seed)"
         axes.plot(shares, [point.mean for point in points], color=colour, marker="o", markersize=4, label=name)
         if seeds > 1:
             low, high = [point.lowest for point in points], [point.highest for point in points]
@@ -95,4 +140,5 @@ def _draw(axes: Any, curves: dict[str, list[Point]], title: str) -> None:
     axes.tick_params(colors=PALE_INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    # Below, where no curve can run through it.
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.13))

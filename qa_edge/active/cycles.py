@@ -21,7 +21,8 @@ class LoopSettings:
     :param step: share in each of the others.
     :param step_of: "whole": 1 %, 10 %, 20 %, ... 100 % of all questions, the rows of Tables 4 and 5; "remaining": each
         batch is that share of what is left, as section 5.4 says.
-    :param budget: share of all questions that may be labelled; the last batch ends there.
+    :param budget: share of all questions that may be labelled; the last batch ends there. A loop that has come to its
+        end goes on with a larger one, if its last batch was a whole one.
     :param start: "pretrained": each cycle trains from the encoder's own weights; "last": from the last cycle's model.
     :param seed: of choices and training.
     """

@@ -7,15 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from qa_edge.active.readers import OpenedReader, open_reader
+from qa_edge.active.readers import PlacedReader, open_reader
 from qa_edge.teach import TeachSettings, teach
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.errors import DataError, InputError
 
 Log = Callable[[str], None]
 
 
 class Learner(Protocol):
     """A kind of model, trained anew in each cycle."""
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether `open_teacher` gives one, for the strategies that need it."""
+        ...
 
     def recipe(self) -> Mapping[str, Any]:
         """All that decides its training, as JSON holds it."""
@@ -30,8 +35,12 @@ class Learner(Protocol):
         """
         ...
 
-    def open(self, folder: Path) -> OpenedReader:
+    def open(self, folder: Path) -> PlacedReader:
         """The trained model."""
+        ...
+
+    def open_teacher(self, folder: Path) -> PlacedReader:
+        """The teacher beside the model of this folder; asked for only if there is one."""
         ...
 
 
@@ -48,6 +57,7 @@ class TeacherLearner:
     dev: str
     settings: TeachSettings
     device: str | None = None
+    has_teacher = False
 
     def recipe(self) -> Mapping[str, Any]:
         """The encoder and the settings; the seed is the loop's."""
@@ -64,7 +74,14 @@ class TeacherLearner:
             raise DataError(f"{folder} was not trained to its end; run the same command again")
         return report.scores or {}
 
-    def open(self, folder: Path) -> OpenedReader:
+    def open(self, folder: Path) -> PlacedReader:
         """The fine-tuned model."""
         settings = self.settings
         return open_reader(str(folder), device=self.device, window=settings.window, stride=settings.stride)
+
+    def open_teacher(self, folder: Path) -> PlacedReader:
+        """A fine-tuned encoder has no teacher.
+
+        :raises InputError: always.
+        """
+        raise InputError("an encoder that is fine-tuned has no teacher beside it; a student has")

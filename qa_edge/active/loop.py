@@ -2,7 +2,8 @@
 
 Labels are those of the data set: a question's answers are shown when it is chosen. Each cycle has a folder with
 `chosen.json`, `scores/` (by the last cycle's model, of what was left then), `train.json`, `model/` and `metrics.json`,
-written in this order, so that a loop that was killed anywhere goes on where it was.
+written in this order, so that a loop that was killed anywhere goes on where it was. `train.json` holds all questions
+that are labelled by then as SQuAD JSON: whatever reads a data set takes it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qa_edge.active.clusters import Encoder
+from qa_edge.active.curve import CURVE
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.pool import Pool, part_of
 from qa_edge.active.scores import Scores, score_pool
 from qa_edge.active.strategies import Candidates, Random, choose, open_strategy
 from qa_edge.recipe import Input, settle_recipe
 from qa_edge.squad import Squad, read_squad, write_squad
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     from qa_edge.active.learners import Learner
 
-CURVE = "curve.json"
 _DAYS = timedelta(days=7)
 Log = Callable[[str], None]
 
@@ -64,14 +65,16 @@ def run_loop(
     :param squad_path: the whole data set with its answers; questions without one are left out.
     :param encoder: of sentences, for `least-confidence-clusters`.
     :param max_cycles: stop, to be gone on with, after so many.
-    :returns: the learning curve so far, which `curve.json` holds too.
+    :returns: the learning curve as far as it was asked for; `curve.json` holds all cycles there are.
     :raises DataError: if the folder was begun with other data or settings.
-    :raises InputError: if the strategy is unknown.
+    :raises InputError: if the strategy is unknown, or needs a teacher that the learner has not.
     """
     from accelerate import PartialState
 
     settings, folder = settings or LoopSettings(), Path(folder)
     strategy = open_strategy(settings.strategy, encoder)
+    if strategy.needs_teacher and not learner.has_teacher:
+        raise InputError(f"strategy {strategy.name} compares a student with its teacher: give a student that has one")
     # The others wait while one chooses, which may take longer than the usual half an hour.
     state = PartialState(timeout=_DAYS)
     squad = read_squad(squad_path)
@@ -82,7 +85,9 @@ def run_loop(
         dev = getattr(learner, "dev", None)
         if dev is not None:
             inputs["dev"] = asdict(Input.of(dev, "SQuAD file"))
-        recipe = {"kind": "active", "inputs": inputs, "loop": asdict(settings), "learner": dict(learner.recipe())}
+        # How far to go decides nothing before: a loop that ended at 40 % is gone on with to 100 %.
+        loop = {name: value for name, value in asdict(settings).items() if name != "budget"}
+        recipe = {"kind": "active", "inputs": inputs, "loop": loop, "learner": dict(learner.recipe())}
         settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
     state.wait_for_everyone()
     labelled: list[str] = []
@@ -99,7 +104,14 @@ def run_loop(
             if before is not None and chosen.needs_model and wanted < len(pool):
                 reader = learner.open(before)
                 log(f"cycle {number}: {len(pool):,} questions are read by the model of cycle {number - 1}")
-                score_pool(pool, reader, here / "scores", process=state.process_index, processes=state.num_processes)
+                score_pool(
+                    pool,
+                    reader,
+                    here / "scores",
+                    teacher=learner.open_teacher(before) if chosen.needs_teacher else None,
+                    process=state.process_index,
+                    processes=state.num_processes,
+                )
                 state.wait_for_everyone()
                 scores = Scores(here / "scores", pool)
             if state.is_main_process:
@@ -108,6 +120,7 @@ def run_loop(
                     questions=pool.questions,
                     contexts=pool.contexts,
                     probabilities=None if scores is None else scores.probabilities,
+                    disagreement=None if scores is None else scores.disagreement,
                 )
                 if wanted == len(pool):
                     ids = list(pool.ids)
@@ -132,8 +145,7 @@ def run_loop(
             state.wait_for_everyone()
         curve.append(_cycle(here / "metrics.json"))
         if state.is_main_process:
-            points = [asdict(point) for point in curve]
-            atomic_write(folder / CURVE, json.dumps({"strategy": settings.strategy, "cycles": points}, indent=1) + "\n")
+            _write_curve(folder, settings.strategy)
         log(f"cycle {number}: {curve[-1].scores}")
     return curve
 
@@ -162,9 +174,20 @@ def _chosen(path: Path, count: int, left: set[str]) -> Sequence[str]:
     ids = found.get("ids") if isinstance(found, dict) else None
     if not isinstance(ids, list) or len(ids) != count or len(set(map(str, ids)) & left) != count:
         raise DataError(
-            f"{path} does not hold {count} questions of the pool; remove this cycle's folder and later ones"
+            f"{path} does not hold {count:,} questions of the pool; if the last batch was cut short by a smaller "
+            "--budget or the file is damaged, remove this cycle's folder and later ones"
         )
     return ids
+
+
+def _write_curve(folder: Path, strategy: str) -> None:
+    """Put all cycles that have been scored into `curve.json`, later ones than this command asks for too."""
+    cycles: list[dict[str, Any]] = []
+    while (path := _folder(folder, len(cycles)) / "metrics.json").exists():
+        cycles.append(asdict(_cycle(path)))
+    text = json.dumps({"strategy": strategy, "cycles": cycles}, indent=1) + "\n"
+    if not (folder / CURVE).exists() or (folder / CURVE).read_text(encoding="utf-8") != text:
+        atomic_write(folder / CURVE, text)
 
 
 def _cycle(path: Path) -> Cycle:

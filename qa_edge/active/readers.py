@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY
+from qa_edge.shards import MANIFEST
+from qa_edge.squad import Squad
 from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import sha256_file
 from qa_edge_runtime.tokens import Tokens
 
 if TYPE_CHECKING:
+    from qa_edge.labels import Labels
     from qa_edge.teacher import Teacher
     from qa_edge.trained import TrainedStudent
     from qa_edge_runtime.answerer import Answerer
@@ -28,6 +33,21 @@ _NEVER = -1e30
 _RUN_FILES = ("config.json", "model.safetensors", VOCABULARY, VECTORS, TOKENIZER)
 
 Logits = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacedLogits:
+    """Logits of a context's tokens, and which characters each token covers.
+
+    :param start: start logits, float32, shape (tokens,), and `end` the end logits.
+    :param first: first character of each token, integers, ascending, the same shape.
+    :param behind: character behind the last of each, the same.
+    """
+
+    start: NDArray[np.float32]
+    end: NDArray[np.float32]
+    first: NDArray[np.int32]
+    behind: NDArray[np.int32]
 
 
 class SpanReader(Protocol):
@@ -54,15 +74,19 @@ def answer_probabilities(
             f"model {type(reader).__name__} gives no start and end logits: expected a method logits(pairs), "
             "as qa_edge.active.readers.SpanReader has it"
         )
-    longest = int(getattr(reader, "max_answer_tokens", MAX_TOKENS))
     found = list(reader.logits(pairs))
     if len(found) != len(pairs) or any(not isinstance(one, (tuple, list)) or len(one) != 2 for one in found):
         raise InputError(
             f"model {type(reader).__name__} gave {len(found)} results for {len(pairs)} questions, "
             "expected start and end logits of each"
         )
-    probabilities = np.zeros((len(pairs), top))
-    for row, (start, end) in enumerate(found):
+    return span_probabilities(found, longest=int(getattr(reader, "max_answer_tokens", MAX_TOKENS)), top=top)
+
+
+def span_probabilities(logits: Sequence[Logits], *, longest: int, top: int = TOP_ANSWERS) -> NDArray[np.float64]:
+    """Probabilities of the best answers by their start and end logits; see `answer_probabilities`."""
+    probabilities = np.zeros((len(logits), top))
+    for row, (start, end) in enumerate(logits):
         # Of a text in which the model's tokenizer sees nothing there is no answer.
         if len(start):
             spans = decode_spans(start, end, max_tokens=longest, top_k=top)
@@ -70,8 +94,27 @@ def answer_probabilities(
     return probabilities
 
 
-class StudentReader:
-    """A trained student through torch."""
+class PlacedReader(ABC):
+    """A reader that knows its tokens' characters, so that it can be compared with another.
+
+    :ivar kind: what it reads with, `sha256` of all that decides its logits.
+    """
+
+    kind: str
+    sha256: str
+    max_answer_tokens: int = MAX_TOKENS
+
+    @abstractmethod
+    def placed(self, pairs: Sequence[tuple[str, str]]) -> list[PlacedLogits]:
+        """Logits of each (question, context) with their tokens' characters."""
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[Logits]:
+        """The logits alone."""
+        return [(one.start, one.end) for one in self.placed(pairs)]
+
+
+class StudentReader(PlacedReader):
+    """A trained student through torch: spaCy tokens, at those of white space no answer starts or ends."""
 
     kind = "run"
 
@@ -79,15 +122,15 @@ class StudentReader:
         self.student, self.sha256 = student, sha256
         self.max_answer_tokens = student.model.config.max_answer_tokens
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[Logits]:
-        """Logits of spaCy tokens; no answer starts or ends with one of white space."""
+    def placed(self, pairs: Sequence[tuple[str, str]]) -> list[PlacedLogits]:
+        """See `PlacedReader`."""
         contexts = {context: self.student.tokenizer(context) for _, context in pairs}
         found = self.student.logits(pairs)
         return [_edges(contexts[context], *both) for (_, context), both in zip(pairs, found, strict=True)]
 
 
-class TeacherReader:
-    """A question answerer of the Hugging Face ecosystem.
+class TeacherReader(PlacedReader):
+    """A question answerer of the Hugging Face ecosystem: word pieces, merged over windows.
 
     :param precision: "bf16", "fp16" or "fp32" of the matrix products.
     """
@@ -98,16 +141,53 @@ class TeacherReader:
         self, teacher: Teacher, *, precision: str = "fp32", batch_tokens: int = 6144, sha256: str = ""
     ) -> None:
         self.teacher, self.precision, self.batch_tokens, self.sha256 = teacher, precision, batch_tokens, sha256
-        self.max_answer_tokens = MAX_TOKENS
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[Logits]:
-        """Logits of word pieces, merged over windows."""
+    def placed(self, pairs: Sequence[tuple[str, str]]) -> list[PlacedLogits]:
+        """See `PlacedReader`."""
         questions, contexts = [question for question, _ in pairs], [context for _, context in pairs]
         found = self.teacher.logits(questions, contexts, batch_tokens=self.batch_tokens, precision=self.precision)
-        return [(one.start, one.end) for one in found]
+        return [
+            PlacedLogits(start=one.start, end=one.end, first=one.pieces.starts, behind=one.pieces.ends) for one in found
+        ]
 
 
-class BundleReader:
+class LabelReader(PlacedReader):
+    """A teacher's logits that `label` has stored: word pieces, nothing is computed.
+
+    :param squad: the data set that the labels were made from.
+    :raises DataError: if they were made from another.
+    """
+
+    kind = "labels"
+
+    def __init__(self, labels: Labels, squad: Squad) -> None:
+        labels.require(squad.sha256)
+        self.labels, self.sha256 = labels, sha256_file(labels.folder / MANIFEST)
+        self._numbers: dict[tuple[str, str], tuple[int, int]] = {}
+        question_number = 0
+        for context_number, (_, paragraph) in enumerate(squad.paragraphs()):
+            for question in paragraph.questions:
+                if not question.impossible:
+                    self._numbers[question.text, paragraph.context] = question_number, context_number
+                    question_number += 1
+
+    def placed(self, pairs: Sequence[tuple[str, str]]) -> list[PlacedLogits]:
+        """See `PlacedReader`.
+
+        :raises DataError: if a question is not of the data set.
+        """
+        found = []
+        for pair in pairs:
+            if pair not in self._numbers:
+                raise DataError(f"labels {self.labels.folder} have no question {pair[0][:60]!r}: label this data set")
+            question, context = self._numbers[pair]
+            pieces = self.labels.pieces(context)
+            start, end = (logits.astype(np.float32) for logits in self.labels.logits(question))
+            found.append(PlacedLogits(start=start, end=end, first=pieces.starts, behind=pieces.ends))
+        return found
+
+
+class BundleReader(PlacedReader):
     """A bundle through the device runtime: the fastest, without torch."""
 
     kind = "bundle"
@@ -116,9 +196,9 @@ class BundleReader:
         self.answerer, self.sha256 = answerer, sha256
         self.max_answer_tokens = answerer.bundle.manifest.max_answer_tokens
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[Logits]:
-        """Logits of the runtime's tokens; a context that several questions in a row ask about is read once."""
-        results: list[Logits] = []
+    def placed(self, pairs: Sequence[tuple[str, str]]) -> list[PlacedLogits]:
+        """See `PlacedReader`; a context that several questions in a row ask about is read once."""
+        results: list[PlacedLogits] = []
         passage = None
         for question, context in pairs:
             if passage is None or passage.text != context:
@@ -126,9 +206,6 @@ class BundleReader:
             found = passage.logits(question)
             results.append(_edges(found.tokens, found.start, found.end))
         return results
-
-
-OpenedReader = StudentReader | TeacherReader | BundleReader
 
 
 def open_reader(
@@ -141,7 +218,7 @@ def open_reader(
     stride: int = 128,
     engine: str | None = None,
     threads: int = 1,
-) -> OpenedReader:
+) -> PlacedReader:
     """A bundle, a run's folder, or a teacher by folder or name on the hub; `sha256` is of all that decides its logits.
 
     :param device: where a run or a teacher computes; None lets accelerate choose.
@@ -180,7 +257,7 @@ def open_reader(
     return TeacherReader(teacher, precision=chosen, batch_tokens=batch_tokens, sha256=_digest(hashes))
 
 
-def check_pairs(reader: OpenedReader, pairs: Sequence[tuple[str, str]]) -> None:
+def check_pairs(reader: PlacedReader, pairs: Sequence[tuple[str, str]]) -> None:
     """Look for what the model cannot read before the work begins.
 
     :raises DataError: if a question leaves a teacher no room for its context.
@@ -193,10 +270,15 @@ def _digest(parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _edges(tokens: Tokens, start: NDArray[np.float32], end: NDArray[np.float32]) -> Logits:
+def _edges(tokens: Tokens, start: NDArray[np.float32], end: NDArray[np.float32]) -> PlacedLogits:
     """The logits with none where no answer may start or end: at tokens of white space, as `decode_answers` has it."""
     space = np.array([text.isspace() for text in tokens.texts], bool)
     if len(space) != len(start):
         raise DataError(f"{len(start)} logits of {len(space)} tokens: expected one a token")
     never = np.float32(_NEVER)
-    return np.where(space, never, start), np.where(space, never, end)
+    return PlacedLogits(
+        start=np.where(space, never, start),
+        end=np.where(space, never, end),
+        first=np.asarray(tokens.starts, np.int32),
+        behind=np.asarray(tokens.ends, np.int32),
+    )

@@ -55,6 +55,8 @@ def select(
     """
     if strategy.needs_model and scores is None:
         raise InputError(f"strategy {strategy.name} needs a model: name one with --model")
+    if strategy.needs_teacher and (scores is None or scores.disagreement is None):
+        raise InputError(f"strategy {strategy.name} needs a teacher beside the model: name one with --teacher")
     earlier = [item for path in without for item in read_squad(path).items(impossible=True)]
     taken = {question.id for _, _, question in earlier}
     known = [*pool.labelled, *((paragraph.context, question.text) for _, paragraph, question in earlier)]
@@ -64,6 +66,7 @@ def select(
         questions=[pool.questions[row] for row in rows],
         contexts=[pool.contexts[row] for row in rows],
         probabilities=None if scores is None else scores.probabilities[rows],
+        disagreement=None if scores is None or scores.disagreement is None else scores.disagreement[rows],
     )
     duplicates = None if similarity is None else NearDuplicates(similarity, known)
     chosen = choose(candidates, strategy, count, seed=seed, duplicates=duplicates)

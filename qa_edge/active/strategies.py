@@ -42,17 +42,18 @@ class Candidates:
     :param contexts: the text that each is about.
     :param probabilities: of each question's best answers, best first, float64, shape (questions, 5); a context with
         fewer answers has zeros. None if no model has read them.
+    :param disagreement: of the model with a teacher, 0 to log 2, float64, shape (questions,); None without a teacher.
     """
 
     ids: Sequence[str]
     questions: Sequence[str]
     contexts: Sequence[str]
     probabilities: NDArray[np.float64] | None = None
+    disagreement: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.questions), len(self.contexts)}
-        if self.probabilities is not None:
-            lengths.add(len(self.probabilities))
+        lengths |= {len(values) for values in (self.probabilities, self.disagreement) if values is not None}
         if len(lengths) > 1:
             raise InputError(f"candidates are of different numbers: {sorted(lengths)}; expected one of each a question")
 
@@ -75,11 +76,13 @@ class Strategy(ABC):
 
     :cvar name: as the command line calls it.
     :cvar needs_model: whether it looks at a model's probabilities.
+    :cvar needs_teacher: whether it looks at the model's disagreement with a teacher.
     :cvar widening: so many times the count are candidates, of which `draw` takes the count.
     """
 
     name: str
     needs_model: bool = True
+    needs_teacher: bool = False
     widening: int = 1
 
     @abstractmethod
@@ -176,8 +179,22 @@ class LeastConfidenceClusters(LeastConfidence):
         return ranked[draw_in_proportion(labels, count, random)]
 
 
+class Disagreement(Strategy):
+    """The largest disagreement of a model and its teacher; see `qa_edge.active.disagreement`. Not in the paper."""
+
+    name = "disagreement"
+    needs_teacher = True
+
+    def informativeness(self, pool: Candidates, random: np.random.Generator) -> NDArray[np.float64]:
+        """Jensen-Shannon divergence in nats, 0 to log 2."""
+        if pool.disagreement is None:
+            raise InputError(f"strategy {self.name} compares a model with its teacher: score the pool with both first")
+        return pool.disagreement
+
+
 STRATEGIES: Mapping[str, type[Strategy]] = {
-    kind.name: kind for kind in (Random, LeastConfidence, Margin, MarginAsPrinted, Entropy, LeastConfidenceClusters)
+    kind.name: kind
+    for kind in (Random, LeastConfidence, Margin, MarginAsPrinted, Entropy, LeastConfidenceClusters, Disagreement)
 }
 
 

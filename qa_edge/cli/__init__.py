@@ -20,20 +20,23 @@ from qa_edge.cli import (
     compare,
     distill,
     evaluate,
+    experiment,
     export,
     info,
     label,
     labels,
     pack,
     prepare,
+    report,
     select,
     sensitivity,
     teach,
+    vectors,
     verify,
 )
 from qa_edge_runtime.errors import QaEdgeError
 
-RESUMABLE = ("prepare", "label", "teach", "distill", "select", "active")
+RESUMABLE = ("prepare", "label", "teach", "distill", "select", "active", "experiment")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -124,6 +127,7 @@ def main() -> None:
 
 for _module in (
     check,
+    vectors,
     prepare,
     label,
     teach,
@@ -133,6 +137,8 @@ for _module in (
     active,
     evaluate,
     compare,
+    experiment,
+    report,
     export,
     sensitivity,
     info,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qa_edge.cli.options import engine_options
+from qa_edge.cli.options import bundle_argument, engine_options
 from qa_edge.cli.output import json_option, print_json, print_table
 from qa_edge.progress import progress
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("answer", short_help="Answer questions out of a text.")
-@click.argument("bundle", metavar="BUNDLE.qab")
+@bundle_argument
 @click.option("--question", help="One question; if not given, questions are read from standard input, one a line.")
 @click.option("--context", help="The text to answer from.")
 @click.option("--context-file", metavar="FILE", help="The same in a file, UTF-8; - is standard input.")
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @engine_options
 @json_option
 def command(
-    bundle: str,
+    bundle: str | None,
     question: str | None,
     context: str | None,
     context_file: str | None,
@@ -54,7 +54,7 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Answer out of a context of any length.
+    """Answer out of a context of any length, with the bundle of qa-edge-models if none is named.
 
     A line holds the answer, its characters start-end in the context, and the probability that it is right to the word
     (- if the bundle has none fitted). With --json a line is an object.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from qa_edge.cli.options import engine_options, finite
+from qa_edge.cli.options import bundle_argument, engine_options, finite
 from qa_edge.cli.output import json_option, log
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SHOWING = ("report_path", "chart", "as_json")
 
 
 @click.command("bench", short_help="Measure a bundle's latency on real questions, or compare two.")
-@click.argument("bundle", metavar="BUNDLE.qab", required=False)
+@bundle_argument
 @click.argument("against", metavar="[AGAINST.qab]", required=False)
 @click.option(
     "--squad", metavar="DEV.json", help="Questions to measure with; the bundle's ordinary cases if not given."
@@ -49,15 +49,16 @@ _SHOWING = ("report_path", "chart", "as_json")
 def command(context: click.Context, report_path: str | None, chart: str | None, as_json: bool, **options: Any) -> None:
     """Answer real questions one by one: p50, p90, p99 of each stage, tight loop and paced, by length, cold start.
 
-    With a second bundle, or with --against-..., both answer in turn and their ratio is told.
+    Without a bundle, that of qa-edge-models is measured. With a second one, or with --against-..., both answer in turn
+    and their ratio is told.
     """
     from qa_edge_runtime.comparison_report import read_report
     from qa_edge_runtime.files import atomic_write
     from qa_edge_runtime.latency_report import check_report_path
     from qa_edge_runtime.latency_table import format_report, warning_lines
 
-    if (options["bundle"] is None) == (report_path is None):
-        raise click.UsageError("Give either a bundle to measure, or --from REPORT.json.")
+    if options["bundle"] is not None and report_path is not None:
+        raise click.UsageError("Give either a bundle to measure, or --from REPORT.json, not both.")
     if chart is not None:
         from qa_edge.latency_chart import check_chart_path, load_matplotlib
 
@@ -83,7 +84,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
 
 def _measure(
     *,
-    bundle: str,
+    bundle: str | None,
     against: str | None,
     squad: str | None,
     articles: bool,
@@ -101,6 +102,7 @@ def _measure(
     import sys
 
     from qa_edge_runtime.comparison import Contender, compare_latency
+    from qa_edge_runtime.default_bundle import bundle_or_default
     from qa_edge_runtime.latency import measure_latency, usual_passes
     from qa_edge_runtime.progress_line import progress_line
     from qa_edge_runtime.questions import bench_questions
@@ -112,12 +114,13 @@ def _measure(
         )
     if articles and squad is None:
         raise click.UsageError("--articles needs --squad: the bundle's cases belong to no articles.")
-    questions = bench_questions(bundle, squad, limit=limit, articles=articles)
+    path = bundle_or_default(bundle)
+    questions = bench_questions(path, squad, limit=limit, articles=articles)
     passes = repeat or usual_passes(len(questions.pairs))
     progress = progress_line("queries", sys.stderr)
     if not compared:
         return measure_latency(
-            bundle,
+            path,
             questions.pairs,
             engine=engine,
             precision=precision,
@@ -128,9 +131,9 @@ def _measure(
             source=questions.source,
             progress=progress,
         )
-    first = Contender(path=bundle, engine=engine, precision=precision, threads=threads)
+    first = Contender(path=path, engine=engine, precision=precision, threads=threads)
     second = Contender(
-        path=against or bundle,
+        path=against or path,
         engine=against_engine or engine,
         precision=against_precision or precision,
         threads=against_threads or threads,

@@ -41,6 +41,9 @@ _RESUME_WITH = ("resume", "max_steps", "as_json")
 @click.option("--resume", metavar="RUN", help="Go on with a run; nothing else need be given.")
 @click.option("--features", metavar="FOLDER", help="Features that prepare wrote, instead of making them.")
 @click.option("--labels", metavar="FOLDER", help="Logits that label wrote, instead of a teacher.")
+@click.option(
+    "--questions", metavar="PART.json", help="Part of DATA.json that alone is trained on, as a loop wrote it."
+)
 @click.option("--init", metavar="CHECKPOINT", help="Trained student to go on from, with its sizes, words and vectors.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after so many updates in all, to be gone on with.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), show_default="edge", help="Sizes of the student.")
@@ -94,7 +97,7 @@ def _recipe(
         train = {"rho": 0.0, "mse_weight": 0.0, **train}
     elif teacher is not None and Path(teacher).is_dir():
         teacher = str(Path(teacher).absolute())
-    inputs = {name: values[name] for name in ("features", "labels", "init")}
+    inputs = {name: values[name] for name in ("features", "labels", "init", "questions")}
     with wrong_usage():
         recipe = Recipe.of(
             {"squad": squad, "dev": dev, "vectors": vectors_path(vectors), **inputs},

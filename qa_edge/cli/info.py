@@ -6,18 +6,20 @@ import json
 
 import click
 
+from qa_edge.cli.options import bundle_argument
 from qa_edge.cli.output import json_option, print_facts, print_json, print_table
 
 
 @click.command("info", short_help="Say what a bundle holds: sizes, words, engine, scores, licences.")
-@click.argument("bundle", metavar="BUNDLE.qab")
+@bundle_argument
 @json_option
-def command(bundle: str, as_json: bool) -> None:
-    """Check a bundle's files and say what it holds."""
+def command(bundle: str | None, as_json: bool) -> None:
+    """Check the files of a bundle, that of qa-edge-models if none is named, and say what it holds."""
     from qa_edge_runtime.bundle import Bundle
+    from qa_edge_runtime.default_bundle import bundle_or_default
     from qa_edge_runtime.entries import printable
 
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle_or_default(bundle))
     opened.close()
     manifest = opened.manifest
     if as_json:
@@ -55,7 +57,7 @@ def command(bundle: str, as_json: bool) -> None:
             facts["verified"] = f"{facts['verified']}; {scored}"
     if manifest.probability is not None:
         facts["probability"] = manifest.probability
-    print_facts({name: printable(str(value)) for name, value in facts.items()}, title=bundle)
+    print_facts({name: printable(str(value)) for name, value in facts.items()}, title=printable(str(opened.path)))
     verified = {graph.file: graph.verification.get("scores", {}) for graph in manifest.graphs}
     f1 = {file: f"{figures['f1']:.2f}" for file, figures in verified.items() if "f1" in figures}
     files = [

@@ -22,6 +22,57 @@ def config() -> None:
     click.echo(CONFIG, nl=False)
 
 
+@command.command("part", short_help="A fixed part of a data set, for experiments.")
+@click.argument("data", metavar="DATA.json")
+@click.option("--questions", type=click.IntRange(1), required=True, help="Answered questions to draw.")
+@click.option("-o", "--output", metavar="PART.json", required=True, help="SQuAD JSON to write.")
+@click.option("--whole-articles", is_flag=True, help="Draw whole articles until they have so many.")
+@click.option("--without-answers", is_flag=True, help="Leave the answers out: a pool for qa-edge select.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@json_option
+def part(
+    data: str,
+    questions: int,
+    output: str,
+    whole_articles: bool,
+    without_answers: bool,
+    seed: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Draw questions with their contexts at random, the same ones for the same seed."""
+    from qa_edge.active.select import require_other_file
+    from qa_edge.split import sample_articles, sample_questions
+    from qa_edge.squad import read_squad, write_squad
+    from qa_edge.squad import without_answers as unanswered
+    from qa_edge_runtime.errors import DataError
+    from qa_edge_runtime.files import sha256_file
+
+    require_other_file(output, data)
+    if not force and Path(output).exists():
+        raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
+    squad = read_squad(data)
+    answered = sum(bool(question.answers) for _, _, question in squad.items())
+    if questions > answered:
+        raise DataError(
+            f"{questions:,} questions are more than the {answered:,} of {data} with an answer; ask for fewer"
+        )
+    drawn = sample_articles(squad, questions, seed) if whole_articles else sample_questions(squad, questions, seed)
+    write_squad(output, unanswered(drawn) if without_answers else drawn)
+    facts = {
+        "articles": len(drawn.articles),
+        "contexts": sum(len(article.paragraphs) for article in drawn.articles),
+        "questions": sum(1 for _ in drawn.items()),
+        "sha256": sha256_file(output),
+        "output": output,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts, title=f"part of {data}, seed {seed}")
+
+
 @command.command("import", short_help="Check annotations and write them as SQuAD JSON.")
 @click.argument("export", metavar="EXPORT.json")
 @click.option("--source", metavar="POOL.json", required=True, help="SQuAD JSON that the questions were chosen from.")

@@ -14,10 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 # must not; a test compares these defaults with theirs.
 TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "epochs": (int, 30, "Passes over the training questions."),
+    "least_updates": (click.IntRange(1), None, "Updates at least: more passes where these are fewer."),
     "batch_size": (int, 14, "Questions an update, over all processes."),
     "rate": (float, 1e-3, "Learning rate at its highest."),
     "warmup": (click.IntRange(0), 1000, "Updates in which the rate grows."),
     "schedule": (click.Choice(["constant", "cosine"]), "constant", "Rate after the warm-up."),
+    "optimizer": (click.Choice(["adam", "muon"]), "adam", "Muon takes the matrices, and Adam the rest."),
     "weight_decay": (click.FloatRange(0), 3e-7, "L2 on the weights."),
     "gradient_norm": (float, 5.0, "Larger gradients are scaled down to this norm."),
     "rho": (float, 0.7, "Share of the soft loss, 0 to 1."),
@@ -30,6 +32,11 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
         click.FloatRange(0, 1),
         0.0,
         "Share of the questions asked of another paragraph too, so that long texts can be read in windows.",
+    ),
+    "noise": (
+        click.FloatRange(0, 1, min_open=True),
+        None,
+        "Share of the questions asked in lower case, mistyped or unpunctuated; of features with --noisy.",
     ),
     "ema_ceiling": (
         click.FloatRange(0, 1),
@@ -45,6 +52,8 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
 }
 TEACH: Mapping[str, tuple[Any, Any, str]] = {
     "epochs": (int, 2, "Passes over the windows."),
+    "least_updates": (click.IntRange(1), None, "Updates at least: more passes where these are fewer."),
+    "dropout": (click.FloatRange(0, 1), None, "Of all layers; the encoder's own if not given. 0 is faster on a CPU."),
     "rate": (float, 5e-5, "Learning rate at its highest."),
     "warmup": (float, 0.1, "Share of the updates in which the rate grows."),
     "weight_decay": (float, 0.01, "Decay of the weights, biases and norms apart."),
@@ -61,6 +70,7 @@ PREPARE: Mapping[str, tuple[Any, Any, str]] = {
     "heldout": (float, 0.05, "Share of the articles kept out of training, for choices."),
     "vocabulary_size": (int, None, "Words with a vector of their own; all if not given."),
     "character_count": (int, 5, "A character that occurs fewer times is unknown."),
+    "noisy": (click.IntRange(1), None, "Noisy copies of each question to make, for distill --noise."),
 }
 LABEL: Mapping[str, tuple[Any, Any, str]] = {
     "window": (int, 384, "Pieces in a window of the teacher."),
@@ -118,6 +128,11 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 def vectors_path(value: str | None) -> str | None:
     """The file of `--vectors FILE|none`."""
     return None if value == "none" else value
+
+
+def bundle_argument(command: F) -> F:
+    """The bundle that a command is about: `bundle`, None if it is not named."""
+    return click.argument("bundle", metavar="[BUNDLE.qab]", required=False)(command)
 
 
 def engine_options(command: F) -> F:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from qa_edge.cli.options import vectors_path, with_prepare_settings
 from qa_edge.cli.output import json_option, print_facts, print_json, wrong_usage
@@ -14,15 +15,21 @@ from qa_edge.cli.output import json_option, print_facts, print_json, wrong_usage
 @click.option("--squad", metavar="DATA.json", required=True, help="SQuAD v1.1 or v2.0 JSON.")
 @click.option("--vectors", metavar="FILE|none", help="GloVe text, .gz or .zip; none trains on characters alone.")
 @click.option("--init", metavar="CHECKPOINT", help="Trained student to go on from: its words, vectors and characters.")
+@click.option(
+    "--features", metavar="FOLDER", help="Features of the same file: copy them, and add the copies of --noisy alone."
+)
 @click.option("-o", "--output", metavar="FEATURES", required=True, help="Folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which articles are held out.")
 @with_prepare_settings
 @click.option("--force", is_flag=True, help="Replace a folder that exists.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     squad: str,
     vectors: str | None,
     init: str | None,
+    features: str | None,
     output: str,
     seed: int,
     force: bool,
@@ -30,16 +37,32 @@ def command(
     **settings: Any,
 ) -> None:
     """Tokenise, number and check the questions of a SQuAD file; `distill --features` trains on the result."""
+    from qa_edge.noisy_questions import add_noisy_questions
     from qa_edge.prepare import PrepareSettings, prepare
 
-    if vectors is None and init is None:
+    if vectors is None and init is None and features is None:
         raise click.UsageError("Missing option '--vectors': give a file, or none")
     with wrong_usage():
         given = PrepareSettings(seed=seed, **settings)
-    manifest = prepare(squad, output, vectors_path=vectors_path(vectors), init=init, settings=given, force=force)
+    if features is None:
+        manifest = prepare(squad, output, vectors_path=vectors_path(vectors), init=init, settings=given, force=force)
+    else:
+        _require_alone(context)
+        manifest = add_noisy_questions(features, squad, output, copies=given.noisy or 0, seed=seed, force=force)
     if as_json:
         print_json(manifest)
         return
     left_out = ("format_version", "settings")
     facts = {name.replace("_", " "): value for name, value in manifest.items() if name not in left_out}
     print_facts(facts, title=output)
+
+
+def _require_alone(context: click.Context) -> None:
+    """Of features that are there already only what `--noisy` adds can be chosen."""
+    allowed = ("squad", "features", "output", "seed", "noisy", "force", "as_json")
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in allowed]
+    if others:
+        raise click.UsageError(f"the features of --features stay as they are: leave out {', '.join(others)}")
+    if "noisy" not in given:
+        raise click.UsageError("--features copies features to add noisy questions: say how many of each by --noisy")

@@ -16,11 +16,13 @@ FORMATS = ("squad", "label-studio")
 @click.command("select", short_help="Choose the questions that are worth labelling.")
 @click.option("--pool", metavar="POOL.json", required=True, help="SQuAD JSON whose questions have no answers.")
 @click.option("--model", metavar="MODEL", help="Bundle, run or teacher that is unsure; random needs none.")
+@click.option("--teacher", metavar="MODEL", help="A second model, with which disagreement compares the first.")
 @click.option(
     "--strategy",
     default="least-confidence",
     show_default=True,
-    help="random, least-confidence, margin, margin-as-printed, entropy, least-confidence-clusters, or module:Class.",
+    help="random, least-confidence, margin, margin-as-printed, entropy, least-confidence-clusters, disagreement, "
+    "or module:Class.",
 )
 @click.option("--count", type=click.IntRange(1), required=True, help="Questions to choose.")
 @click.option("-o", "--output", metavar="FILE", required=True, help="File to write.")
@@ -63,6 +65,7 @@ FORMATS = ("squad", "label-studio")
 def command(
     pool: str,
     model: str | None,
+    teacher: str | None,
     strategy: str,
     count: int,
     output: str,
@@ -100,6 +103,9 @@ def command(
         kind = strategy_class(strategy)
         if kind.needs_model and model is None:
             raise click.UsageError(f"strategy {strategy} needs --model: a bundle, a run or a teacher")
+        if kind.needs_teacher != (teacher is not None):
+            has = "needs --teacher, a model to compare with" if kind.needs_teacher else "has no use for --teacher"
+            raise click.UsageError(f"strategy {strategy} {has}")
     if issubclass(kind, LeastConfidenceClusters):
         require_clustering()
         if encoder is not None:
@@ -114,16 +120,19 @@ def command(
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     found = None
     if chosen_by.needs_model:
+        from functools import partial
+
         from qa_edge.active.readers import open_reader
         from qa_edge.active.scores import Scores, score_pool
 
         assert model is not None
-        reader = open_reader(model, device=device, precision=precision, window=window, stride=stride)
+        opened = partial(open_reader, device=device, precision=precision, window=window, stride=stride)
         folder = scores or f"{output}.scores"
         whole = score_pool(
             data,
-            reader,
+            opened(model),
             folder,
+            teacher=None if teacher is None else opened(teacher),
             process=process,
             processes=processes,
             on_shard=lambda done, shards: log(f"{done} of {shards} shards"),

@@ -7,7 +7,8 @@
     >>> context[answer.start : answer.end] == answer.text
     True
 
-A bundle such as `first.qab` is made by `qa-edge export`. All errors raised on purpose are `QaEdgeError`.
+A bundle such as `first.qab` is made by `qa-edge export`; `load` without a path takes the one of qa-edge-models, if that
+is installed. All errors raised on purpose are `QaEdgeError`.
 """
 
 from qa_edge_runtime.answerer import Answerer

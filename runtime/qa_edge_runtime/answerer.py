@@ -8,6 +8,7 @@ from typing import Any
 
 from qa_edge_runtime.answers import Answer
 from qa_edge_runtime.bundle import Bundle
+from qa_edge_runtime.default_bundle import bundle_or_default
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.passage import ContextLogits, Passage, Progress, Reader
 from qa_edge_runtime.session import Session
@@ -19,8 +20,8 @@ from qa_edge_runtime.windows import OVERLAP_TOKENS, WINDOW_TOKENS, Windows
 class Answerer:
     """Answers questions with one bundle; safe to use from several threads, and after a fork.
 
-    `Answerer.load("first.qab").answer(question, context)` is the short way; as a context manager it lets go of the
-    bundle's files at the end.
+    `Answerer.load("first.qab").answer(question, context)` is the short way, without a path with the bundle of
+    qa-edge-models; as a context manager it lets go of the bundle's files at the end.
 
     :ivar bundle: the opened bundle, with its manifest.
     :ivar engine: "onnx" or "tflite", as bundles name it; `engine_name` and `engine_version` are those of the package
@@ -56,7 +57,7 @@ class Answerer:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         engine: str | None = None,
         precision: str | None = None,
@@ -68,7 +69,7 @@ class Answerer:
     ) -> Answerer:
         """Open a bundle, checked, and load its graphs.
 
-        :param path: a bundle's folder, or the single file NAME.qab.zip.
+        :param path: a bundle's folder, or the single file NAME.qab.zip; if None, the bundle that qa-edge-models brings.
         :param engine: "onnx" or "tflite"; if None, the fastest that is installed and that the bundle has graphs for.
         :param precision: "int8", "fp16" or "fp32" of the core graph; if None, the fastest that the bundle has.
         :param threads: threads of the inference engine.
@@ -79,10 +80,11 @@ class Answerer:
         :raises BundleError: if the bundle is missing, cut, changed, older or newer.
         :raises InputError: if a setting is out of range, or the engine or the precision is not one that the bundle has
             graphs for.
-        :raises MissingExtraError: if no engine of the bundle, or not the one named, is installed.
+        :raises MissingExtraError: if no engine of the bundle, or not the one named, is installed, or no path is given
+            and qa-edge-models is not installed.
         """
         return cls(
-            Bundle.open(path),
+            Bundle.open(bundle_or_default(path)),
             engine=engine,
             precision=precision,
             threads=threads,

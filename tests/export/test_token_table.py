@@ -19,6 +19,7 @@ from qa_edge_export.token_table import (
     group_size,
     rank_words,
     row_bytes,
+    table_keys,
 )
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.source import FolderSource
@@ -91,12 +92,25 @@ def test_a_row_takes_the_bytes_that_it_is_said_to_take(checkpoint: Checkpoint, d
     assert arrays[1] - arrays[0] == 10 * row_bytes(dtype, checkpoint.sizes.hidden)
 
 
+def test_a_word_is_found_however_it_is_typed_and_as_it_stands_first_of_all(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    words = ["Apple", "the", "apple", "NASA", "British", "Nasa", "\u0130zmir", "THE"]
+    keys = table_keys(words)
+    assert keys == ["Apple", "the", "apple", "nasa", "british", "Nasa", "\u0130zmir", "THE"]
+    assert len(set(keys)) == len(words) and table_keys(keys) == keys
+    table, vocabulary = opened(build_table(checkpoint, words, "float32"), tmp_path)
+    np.testing.assert_array_equal(table.rows(vocabulary.word_ids(words)), fold_states(checkpoint, words))
+    typed = {"british": "British", "BRITISH": "British", "nasa": "NASA", "NaSa": "NASA", "APPLE": "apple"}
+    np.testing.assert_array_equal(vocabulary.word_ids([*typed]), vocabulary.word_ids([*typed.values()]))
+
+
 @pytest.mark.parametrize("dtype", TABLE_DTYPES)
 def test_rows_read_again_are_the_words_states(checkpoint: Checkpoint, dtype: str, tmp_path: Path) -> None:
     words = [*WORDS, "The", *AWKWARD]
     built = build_table(checkpoint, words, dtype)
     table, vocabulary = opened(built, tmp_path)
-    assert built.spec.dtype == dtype and len(table) == len(words) + 1 and vocabulary.words == tuple(words)
+    assert built.spec.dtype == dtype and len(table) == len(words) + 1 and vocabulary.words == tuple(table_keys(words))
     assert vocabulary.characters == checkpoint.vocabulary.characters
     states = fold_states(checkpoint, words)
     found = table.rows(vocabulary.word_ids(words))

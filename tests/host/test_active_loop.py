@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import all_texts, tiny_squad, write_tiny_squad, write_tiny_teacher
 from tiny_teacher import ran, run
 
-from qa_edge.active.curve import read_curves
+from qa_edge.active.curve import draw_curves, read_curves
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.loop import run_loop
 from qa_edge.squad import read_squad
@@ -64,6 +67,7 @@ class Parrot:
     """A learner that notes what it was taught; its certainty depends on the question and on how much it knows."""
 
     dev = None
+    has_teacher = False
     kind, sha256, max_answer_tokens = "teacher", "", 30
 
     def __init__(self, *, dies: Callable[[str], bool] = lambda step: False) -> None:
@@ -154,6 +158,56 @@ def test_a_loop_that_is_killed_anywhere_ends_the_same(tmp_path: Path) -> None:
                 assert other.read_bytes() == file.read_bytes(), file
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
+def test_a_loop_resumes_after_a_real_kill_before_any_of_its_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL, which nothing in the process can answer, each time one write later."""
+    monkeypatch.setattr("qa_edge.active.scores.SHARD_QUESTIONS", 8)
+    path = write_tiny_squad(tmp_path / "squad.json", articles=1)
+    settings = LoopSettings(step=0.4, budget=0.8)
+    expected = run_loop(path, Parrot(), tmp_path / "whole", settings=settings)
+    names = ("chosen.json", "train.json", "metrics.json", "curve.json", "known.json", "manifest.json")
+    kept = [one for one in (tmp_path / "whole").rglob("*") if one.name in names or one.name.startswith("scores-")]
+    kills = 0
+    while True:
+        folder = tmp_path / f"killed{kills}"
+        child = os.fork()
+        if child == 0:
+            _run_until_killed(path, folder, settings, writes=kills)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        kills += 1
+        # Left behind by the kill: a temporary file, and nothing under a final name that is not whole.
+        assert run_loop(path, Parrot(), folder, settings=settings) == expected
+        for file in kept:
+            other = folder / file.relative_to(tmp_path / "whole")
+            if file.suffix == ".json":
+                assert other.read_bytes() == file.read_bytes(), (kills, file)
+            assert other.exists()
+    assert kills >= 5 * 3, "recipe, and of each cycle choice, scores, data, metrics and curve"
+
+
+def _run_until_killed(path: Path, folder: Path, settings: LoopSettings, *, writes: int) -> None:
+    """In a forked child: the loop, killed before a file gets its final name; never returns."""
+    left, replace = iter(range(writes)), os.replace
+
+    def replace_or_die(*arguments: Any, **options: Any) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*arguments, **options)
+
+    os.replace = replace_or_die
+    try:
+        run_loop(path, Parrot(), folder, settings=settings)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
 def test_random_is_the_same_first_batch_for_all_strategies(tmp_path: Path) -> None:
     path = write_tiny_squad(tmp_path / "squad.json", articles=3)
     first = []
@@ -164,6 +218,19 @@ def test_random_is_the_same_first_batch_for_all_strategies(tmp_path: Path) -> No
     other = LoopSettings(strategy="random", first=0.2, seed=1)
     run_loop(path, Parrot(), tmp_path / "other", settings=other, max_cycles=1)
     assert (tmp_path / "other" / "cycle-000" / "chosen.json").read_text() != first[0]
+
+
+def test_a_loop_goes_on_to_a_larger_budget(tmp_path: Path) -> None:
+    path = write_tiny_squad(tmp_path / "squad.json", articles=3)
+    whole = run_loop(path, Parrot(), tmp_path / "whole", settings=LoopSettings(step=0.2))
+    for budget, cycles in ((0.4, 3), (1.0, 6), (0.2, 2)):
+        found = run_loop(path, Parrot(), tmp_path / "parts", settings=LoopSettings(step=0.2, budget=budget))
+        assert found == whole[:cycles]
+    # The curve on disk keeps what is there, whatever was asked for last.
+    assert (tmp_path / "parts" / "curve.json").read_bytes() == (tmp_path / "whole" / "curve.json").read_bytes()
+    run_loop(path, Parrot(), tmp_path / "cut", settings=LoopSettings(step=0.2, budget=0.3))
+    with pytest.raises(DataError, match="cut short by a smaller --budget"):
+        run_loop(path, Parrot(), tmp_path / "cut", settings=LoopSettings(step=0.2))
 
 
 def test_a_loop_of_another_pool_is_refused(tmp_path: Path) -> None:
@@ -181,18 +248,57 @@ def test_a_loop_of_another_pool_is_refused(tmp_path: Path) -> None:
         run_loop(path, Parrot(), tmp_path / "loop")
 
 
+def write_loop(folder: Path, strategy: str, seed: int, scores: dict[float, float], **changed: Any) -> Path:
+    """What the chart reads of a loop's folder."""
+    inputs = {name: {"path": f"/{name}.json", "sha256": changed.pop(name, name)} for name in ("squad", "dev")}
+    learner = {"kind": changed.pop("kind", "teacher")}
+    settings = {**asdict(LoopSettings(strategy=strategy, seed=seed)), **changed}
+    del settings["budget"]  # of which the recipe does not know
+    cycles = [{"share": share, "scores": {"f1": f1, "exact_match": f1 - 1}} for share, f1 in scores.items()]
+    folder.mkdir()
+    recipe = {"format_version": 1, "inputs": inputs, "loop": settings, "learner": learner}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    (folder / "curve.json").write_text(json.dumps({"strategy": strategy, "cycles": cycles}))
+    return folder
+
+
 def test_curves_of_several_seeds(tmp_path: Path) -> None:
-    for name, strategy, scores in (("a", "margin", (10, 30)), ("b", "margin", (20, 32)), ("c", "random", (15,))):
-        cycles = [{"share": share, "scores": {"f1": f1}} for share, f1 in zip((0.01, 1.0), scores, strict=False)]
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "curve.json").write_text(json.dumps({"strategy": strategy, "cycles": cycles}))
-    found = read_curves([tmp_path / name for name in "abc"], "f1")
+    loops = [
+        write_loop(tmp_path / "a", "margin", 0, {0.01: 10, 1.0: 30}),
+        write_loop(tmp_path / "b", "margin", 1, {0.01: 20}),
+        write_loop(tmp_path / "c", "random", 0, {0.01: 15}),
+        write_loop(tmp_path / "d", "random", 0, {1.0: 40}, first=1.0),
+    ]
+    found = read_curves([*loops, loops[0]], "f1")  # a loop that is named twice is one seed
     points = {name: [(p.share, p.lowest, p.mean, p.highest, p.seeds) for p in curve] for name, curve in found.items()}
-    assert points == {"margin": [(0.01, 10, 15, 20, 2), (1, 30, 31, 32, 2)], "random": [(0.01, 15, 15, 15, 1)]}
-    with pytest.raises(DataError, match="no learning curve with exact_match"):
-        read_curves([tmp_path / "a"], "exact_match")
-    with pytest.raises(DataError, match="does not exist"):
+    margin = [(0.01, 10, 15, 20, 2), (1, 30, 30, 30, 1)]
+    assert points == {"margin": margin, "random": [(0.01, 15, 15, 15, 1)], "all labels": [(1, 40, 40, 40, 1)]}
+    # A student's loop is no seed of a teacher's.
+    student = write_loop(tmp_path / "e", "margin", 2, {0.01: 5}, kind="student")
+    assert list(read_curves([loops[0], student], "f1")) == ["margin, a", "margin, e"]
+    other = write_loop(tmp_path / "f", "margin", 3, {0.01: 5}, dev="0123456789abcdef")
+    with pytest.raises(DataError, match=r"another dev file \(dev\.json, SHA-256 0123456789ab\).* cannot be compared"):
+        read_curves([loops[0], other], "f1")
+    with pytest.raises(DataError, match="no learning curve with total"):
+        read_curves([tmp_path / "a"], "total")
+    with pytest.raises(DataError, match=r"has no recipe\.json"):
         read_curves([tmp_path], "f1")
+
+
+def test_the_chart_says_what_its_bands_are(tmp_path: Path) -> None:
+    """Two seeds have a range, and no interval that would follow from a distribution."""
+    margin = [write_loop(tmp_path / f"m{seed}", "margin", seed, {0.01: 10 + seed, 0.1: 20}) for seed in range(2)]
+    write_loop(tmp_path / "r", "random", 0, {0.01: 10, 1.0: 30})
+    draw_curves([*margin, tmp_path / "r"], tmp_path / "curve.svg")
+    shown = (tmp_path / "curve.svg").read_text()
+    for text in (
+        "margin (2 seeds: mean, lowest to highest)",
+        "random (1 seed)",
+        "all labels: 30.00",
+        "all labels: 29.00",
+    ):
+        assert f"<!-- {text} -->" in shown
+    assert "interval" not in shown
 
 
 def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) -> None:
@@ -220,6 +326,11 @@ def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) ->
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     for options, message in (
         (("--strategy", "best"), "unknown strategy 'best'; there are random"),
+        (("--strategy", "disagreement"), "needs a student with a teacher"),
+        (("--student", "rate=1"), "--student is of a student: give its --features too"),
+        (("--features", squad, "--student", "speed=1"), "expected NAME=VALUE, where the name is one of alignment"),
+        (("--features", squad, "--student", "rate=fast"), "'fast' is not a valid float"),
+        (("--features", squad, "--labels", squad), "give them, or an encoder to fine-tune, not both"),
         (("--budget", 0.01), "larger than the budget"),
         (("--strategy", "least-confidence-clusters"), "sentence encoder"),
     ):
@@ -227,3 +338,9 @@ def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) ->
             pytest.importorskip("sklearn")
         refused = run(*asked, *small, "-o", tmp_path / "no", *options)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+    assert "nothing to train" in run("active", "--squad", squad, "--dev", dev, "-o", tmp_path / "no").stderr
+    write_tiny_squad(squad, seed=5)
+    changed = run(*asked, *small, "-o", tmp_path / "whole")
+    assert changed.exit_code == 1
+    assert changed.stderr.count("\n") == 1
+    assert "was begun with squad of SHA-256" in changed.stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,29 @@ def test_select_by_a_model(shop: Workshop, tmp_path: Path) -> None:
     data["version"] = "other"
     write_json(path, data)
     assert "has changed since" in run(*asked, *again, "--force").stderr
+
+
+def test_a_bundle_chooses_without_torch(shop: Workshop, tmp_path: Path) -> None:
+    """The extra `active` is enough; without it a sentence names it."""
+    path = write_pool(tmp_path / "pool.json", articles=1)
+    code = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in {names}: raise ImportError('blocked: ' + name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from qa_edge.cli import main\n"
+        "main({arguments}, prog_name='qa-edge')"
+    )
+    heavy = ("torch", "transformers", "spacy", "accelerate", "scipy", "sklearn")
+    asked = ["select", "--pool", path, "--model", shop.bundle, "--count", 2]
+    for names, output, expected in ((heavy, "two.json", 0), ((*heavy, "safetensors"), "no.json", 1)):
+        arguments = [str(one) for one in (*asked, "-o", tmp_path / output)]
+        source = code.format(names=names, arguments=arguments)
+        done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+        assert done.returncode == expected, done.stderr
+        assert (tmp_path / output).exists() == (expected == 0)
+    assert 'pip install "qa-edge[active]"' in done.stderr
 
 
 def test_two_processes_choose_once(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

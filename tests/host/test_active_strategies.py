@@ -39,6 +39,7 @@ def pool_of(probabilities: Any, questions: list[str] | None = None, contexts: li
         questions=questions or [f"Question number {row}?" for row in range(count)],
         contexts=contexts or ["A text."] * count,
         probabilities=rows,
+        disagreement=np.log(2) * (1 - rows[:, 0]),
     )
 
 
@@ -93,6 +94,7 @@ def test_each_strategy_orders_as_its_equation_does(seed: int, count: int) -> Non
         "margin": -(answers[:, 0] - answers[:, 1]),  # smallest margin
         "margin-as-printed": answers[:, 0] - answers[:, 1],  # Eq. 15
         "entropy": entropy(answers, axis=1),  # scipy renormalises; Eq. 16 with p log p
+        "disagreement": pool.disagreement,
     }
     for name, expected in keys.items():
         chosen = choose(pool, open_strategy(name), count)
@@ -239,6 +241,8 @@ def test_counts_that_cannot_be_met() -> None:
             choose(pool, open_strategy("margin"), count)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs a model's probabilities"):
         choose(Candidates(ids=["a"], questions=["b"], contexts=["c"]), open_strategy("entropy"), 1)
+    with pytest.raises(InputError, match="compares a model with its teacher"):
+        choose(Candidates(ids=["a"], questions=["b"], contexts=["c"]), open_strategy("disagreement"), 1)
     with pytest.raises(InputError, match="of different numbers"):
         Candidates(ids=["a"], questions=["b"], contexts=[])
 

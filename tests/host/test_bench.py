@@ -82,7 +82,6 @@ def test_measured_written_and_drawn_in_one_go(shop: Workshop, tmp_path: Path) ->
 
 
 WRONG = [
-    (2, "bench", "either a bundle to measure, or --from"),
     (2, "bench BUNDLE --from report.json", "either a bundle to measure, or --from"),
     (2, "bench --from report.json --repeat 5 --squad DEV", "leave --squad, --repeat out"),
     (2, "bench BUNDLE --paced -1", "--paced"),

@@ -217,7 +217,7 @@ def test_a_save_that_was_killed_leaves_the_state_before(tmp_path: Path) -> None:
     state(5).save(tmp_path)
     torn = tmp_path / "state" / ".step-00000010.abc.tmp"
     torn.mkdir()
-    (torn / "tensors.safetensors").write_bytes(b"half")
+    (torn / "weights.safetensors").write_bytes(b"half")
     found = TrainingState.load(tmp_path)
     assert found is not None and found.step == 5
     state(10).save(tmp_path)
@@ -248,10 +248,37 @@ except DataError as error:
     assert found is not None and found.step == 5
 
 
-def test_a_state_without_its_arrays_is_refused(tmp_path: Path) -> None:
+def test_each_array_of_a_state_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """So that none is larger than the weights; one that was left behind is missed, and not made anew."""
     state(5).save(tmp_path)
-    path = tmp_path / "state" / "step-00000005" / "tensors.safetensors"
+    folder = tmp_path / "state" / "step-00000005"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"weights.safetensors", "random.safetensors", "state.json"}
+    assert list(load_file(folder / "weights.safetensors")) == ["weights"]
+    numbers = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**numbers, "arrays": [5]}))
+    with pytest.raises(DataError, match=r"another version \(its arrays are \[5\]\)"):
+        TrainingState.load(tmp_path)
+    (folder / "state.json").write_text(json.dumps(numbers))
+    (folder / "random.safetensors").unlink()
+    with pytest.raises(DataError, match="has no array 'random'; put it back"):
+        TrainingState.load(tmp_path)
+
+
+def test_an_older_state_of_one_file_is_read(tmp_path: Path) -> None:
+    state(5).save(tmp_path)
+    folder = tmp_path / "state" / "step-00000005"
+    numbers = json.loads((folder / "state.json").read_text())
+    del numbers["arrays"]
+    (folder / "state.json").write_text(json.dumps(numbers))
+    save_file({name: tensor.numpy() for name, tensor in state(5).tensors.items()}, folder / "tensors.safetensors")
+    for name in state(5).tensors:
+        (folder / f"{name}.safetensors").unlink()
+    found = TrainingState.load(tmp_path)
+    assert found is not None and found.step == 5
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in state(5).tensors.items())
     weights, half = np.ones(4, np.float32), np.ones(2, np.float32)
+    path = folder / "tensors.safetensors"
     for arrays, words in [
         ({"average": weights}, "has no array 'weights'"),
         ({"weights": weights, "average": half}, r"average has shape \[2\], expected that of the weights, \[4\]"),

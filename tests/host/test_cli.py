@@ -133,7 +133,6 @@ WRONG = [
     (1, "answer BUNDLE --question q --context-file missing", "does not exist"),
     (1, "answer BUNDLE --context c", "standard input holds no question"),
     (2, "answer BUNDLE --question q --context c --top-k 0", "--top-k"),
-    (2, "evaluate --squad DEV", "either a run or a bundle, or --predictions"),
     (2, "evaluate RUN --predictions predictions.json --squad DEV", "either a run or a bundle, or --predictions"),
     (1, "evaluate --predictions predictions.json --squad DEV", "is not text"),
     (1, "evaluate --predictions half.json --squad DEV -o out", "half of a surrogate pair"),
@@ -248,7 +247,8 @@ def test_every_setting_is_an_option_with_its_default() -> None:
 
 def test_every_command_has_help() -> None:
     host = {"check", "prepare", "label", "teach", "distill", "evaluate", "compare", "export", "sensitivity"}
-    names = host | {"info", "pack", "verify", "answer", "bench", "select", "labels", "active"}
+    names = host | {"vectors", "info", "pack", "verify", "answer", "bench", "select", "labels", "active"}
+    names |= {"experiment", "report"}
     assert set(main.commands) == names
     for name in names:
         shown = ran(name, "--help")

@@ -152,8 +152,8 @@ def test_a_recipe_with_a_value_that_cannot_be_is_one_sentence(
 def test_a_state_without_weights_is_one_sentence(shop: Workshop, steps: tuple[str | Path, ...], tmp_path: Path) -> None:
     begin = ("distill", *steps, "-o", tmp_path / "run", *SIZES, *TRAINING)
     ran(*begin, "--max-steps", "1")
-    (tensors,) = (tmp_path / "run" / "state").glob("*/tensors.safetensors")
-    save_file({"average": load_file(tensors)["average"]}, tensors)
+    (weights,) = (tmp_path / "run" / "state").glob("*/weights.safetensors")
+    save_file({"other": load_file(weights)["weights"]}, weights)
     result = run(*begin)
     assert result.exit_code == 1 and "has no array 'weights'" in result.stderr.splitlines()[-1]
 

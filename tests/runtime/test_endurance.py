@@ -17,7 +17,7 @@ import pytest
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 
-BUNDLE = Path(__file__).resolve().parents[2] / "models" / "edge.qab"
+BUNDLE = Path(__file__).resolve().parents[2] / "models" / "qa_edge_models" / "edge.qab"
 ENGINES = [engine for engine, module in (("onnx", "onnxruntime"), ("tflite", "ai_edge_litert")) if find_spec(module)]
 
 

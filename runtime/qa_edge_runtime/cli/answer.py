@@ -12,7 +12,7 @@ from typing import Any
 
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.answers import Answer
-from qa_edge_runtime.cli.options import add_engine_options, add_json_option, from_one
+from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.machine import peak_memory_bytes
 
@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of the parser."""
     command = commands.add_parser("answer", help="answer a question out of a context")
     command.set_defaults(run=run)
-    command.add_argument("bundle")
+    add_bundle_argument(command)
     command.add_argument("--question", required=True)
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--context")

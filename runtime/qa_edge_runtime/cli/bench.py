@@ -7,7 +7,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from qa_edge_runtime.cli.options import add_engine_options, add_json_option, from_one
+from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one
+from qa_edge_runtime.default_bundle import bundle_or_default
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.graphs import ENGINES, PRECISIONS
 
@@ -27,7 +28,7 @@ def add_parser(commands: Any) -> None:
         epilog="Where qa-edge is installed, qa-edge bench --from REPORT.json --chart FILE.svg draws what -o wrote.",
     )
     command.set_defaults(run=run)
-    command.add_argument("bundle")
+    add_bundle_argument(command)
     command.add_argument("against", nargs="?", help="a second bundle, to compare with")
     command.add_argument(
         "--squad", metavar="FILE", help="questions to measure with; the bundle's ordinary cases if not given"
@@ -77,12 +78,13 @@ def _measure(options: argparse.Namespace) -> LatencyReport | ComparisonReport:
     compared = any((options.against, options.against_engine, options.against_precision, options.against_threads))
     if compared and (options.paced is not None or options.cold_starts is not None):
         raise InputError("a comparison has neither a paced mode nor cold starts: leave out --paced and --cold-starts")
-    pairs, source = bench_questions(options.bundle, options.squad, limit=options.limit, articles=options.articles)
+    bundle = bundle_or_default(options.bundle)
+    pairs, source = bench_questions(bundle, options.squad, limit=options.limit, articles=options.articles)
     repeat = options.repeat or usual_passes(len(pairs))
     progress = progress_line("queries", sys.stderr)
     if not compared:
         return measure(
-            options.bundle,
+            bundle,
             pairs,
             engine=options.engine,
             precision=options.precision,
@@ -93,9 +95,9 @@ def _measure(options: argparse.Namespace) -> LatencyReport | ComparisonReport:
             source=source,
             progress=progress,
         )
-    first = Contender(path=options.bundle, engine=options.engine, precision=options.precision, threads=options.threads)
+    first = Contender(path=bundle, engine=options.engine, precision=options.precision, threads=options.threads)
     second = Contender(
-        path=options.against or options.bundle,
+        path=options.against or bundle,
         engine=options.against_engine or options.engine,
         precision=options.against_precision or options.precision,
         threads=options.against_threads or options.threads,

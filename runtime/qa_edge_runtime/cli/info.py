@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from qa_edge_runtime.bundle import Bundle
-from qa_edge_runtime.cli.options import add_json_option
+from qa_edge_runtime.cli.options import add_bundle_argument, add_json_option
+from qa_edge_runtime.default_bundle import bundle_or_default
 from qa_edge_runtime.entries import printable
 
 
@@ -15,13 +16,13 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of the parser."""
     command = commands.add_parser("info", help="say what a bundle holds")
     command.set_defaults(run=run)
-    command.add_argument("bundle")
+    add_bundle_argument(command)
     add_json_option(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the bundle's manifest, for people or as JSON."""
-    bundle = Bundle.open(options.bundle)
+    bundle = Bundle.open(bundle_or_default(options.bundle))
     bundle.close()
     if options.json:
         print(bundle.manifest.to_json().rstrip())
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
     groups = f" with a scale for each {table.group_size}" if table.quantised else ""
     rows = {
         "name": manifest.name,
+        "path": bundle.path,
         "format": manifest.format_version,
         "created": f"{manifest.created} by qa-edge {manifest.qa_edge_version}, spaCy {manifest.spacy_version}",
         "size": f"{bundle.size_bytes / 1e6:.2f} MB",

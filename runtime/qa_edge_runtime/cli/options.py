@@ -7,6 +7,11 @@ import argparse
 from qa_edge_runtime.graphs import ENGINES, PRECISIONS
 
 
+def add_bundle_argument(command: argparse.ArgumentParser) -> None:
+    """The bundle that a command is about: `bundle`, None if it is not named."""
+    command.add_argument("bundle", nargs="?", help="folder or single file; if not given, the one of qa-edge-models")
+
+
 def add_engine_options(command: argparse.ArgumentParser) -> None:
     """How a bundle is run: `engine`, `precision` and `threads`."""
     command.add_argument("--engine", choices=ENGINES, help="if not given LiteRT, then ONNX Runtime, by what there is")

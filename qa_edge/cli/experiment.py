@@ -1,0 +1,234 @@
+"""`qa-edge experiment`: a set of runs that answers a question, or fills a table of the paper."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qa_edge.cli.distill import SIZES
+from qa_edge.cli.options import TRAIN, given, settings_options
+from qa_edge.cli.output import is_main_process, json_option, log, print_json, print_table, wrong_usage
+from qa_edge.student.config import PRESETS
+
+if TYPE_CHECKING:
+    from qa_edge.experiments.budget import Budget
+    from qa_edge.experiments.inputs import Sources
+    from qa_edge.experiments.runner import Plan
+
+_TRAIN = {name: entry for name, entry in TRAIN.items() if name not in ("epochs", "seed")}
+
+
+@click.command("experiment", short_help="Run a set of trainings that answers a question.")
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="Say which experiments there are and what each costs.")
+@click.option(
+    "--budget",
+    default="small",
+    show_default=True,
+    metavar="SIZE",
+    help="tiny, small, paper, or share=0.25,epochs=4,seeds=2; also dev, articles, labels; small,seeds=3 goes too.",
+)
+@click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Folder of all experiments.")
+@click.option("--squad", metavar="DATA.json", help="SQuAD JSON to train on.")
+@click.option("--dev", metavar="DEV.json", help="SQuAD JSON to score finished runs on, for the report alone.")
+@click.option("--adversarial", metavar="FILE", multiple=True, help="AddSent.json, AddOneSent.json: scored on too.")
+@click.option(
+    "--vectors",
+    metavar="[NAME=]FILE|none",
+    multiple=True,
+    help="Word vectors; the experiment `vectors` takes glove=FILE, encoder=FILE and both=FILE.",
+)
+@click.option("--features", metavar="FOLDER", help="Features that prepare wrote, of which the budget's share is taken.")
+@click.option("--labels", metavar="FOLDER", help="Logits that label wrote for the whole training set.")
+@click.option("--teacher", metavar="NAME", help="Teacher that labels, where --labels is not given; tables score it.")
+@click.option("--encoder", metavar="NAME", help="Encoder that active learning fine-tunes.")
+@click.option("--sentence-encoder", metavar="NAME", help="Of the strategy least-confidence-clusters.")
+@click.option("--peers", metavar="FILE", help="JSON of benchmarks/peers.py, for table3.")
+@click.option("--only", metavar="VARIANT", multiple=True, help="Do this variant's runs alone; repeatable.")
+@click.option("--process", type=click.IntRange(0), default=0, show_default=True, help="My number ...")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="... among so many, started each for itself, that share the runs between them.",
+)
+@click.option("--teach", "teach_text", metavar="NAME=VALUE,...", help="Settings of teach, for active learning.")
+@click.option("--label", "label_text", metavar="NAME=VALUE,...", help="Settings of label.")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Student of all variants; tables take the paper's.")
+@settings_options(_TRAIN)
+@settings_options(SIZES)
+@json_option
+def command(
+    name: str | None,
+    listing: bool,
+    budget: str,
+    runs: str,
+    peers: str | None,
+    only: tuple[str, ...],
+    process: int,
+    processes: int,
+    teach_text: str | None,
+    label_text: str | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Run an experiment: NAME of issue's questions (kd, grid, others, size, vectors), or table1 ... table8.
+
+    Each variant and seed is an ordinary run in RUNS/NAME/VARIANT-seedN. The same command goes on after a kill, and does
+    nothing twice; results.md and results.json say what came out. Settings of distill hold for all variants, where a
+    variant does not fix them; with fewer passes than the paper's 30 the schedule is cosine, in batches of 32.
+    """
+    from qa_edge.experiments.budget import parse_budget, read_values
+    from qa_edge.experiments.definitions import COUNTED, experiments_of
+    from qa_edge.experiments.inputs import Sources
+
+    if process >= processes:
+        raise click.UsageError(f"--process {process} is not one of {processes}: the first is 0")
+    with wrong_usage():
+        size = parse_budget(budget)
+        if listing or name is None:
+            if not listing:
+                raise click.UsageError("Missing argument 'NAME'; --list says which there are")
+            _list(size, as_json)
+            return
+        experiments = experiments_of(name)
+        vectors = values.pop("vectors")
+        sources = Sources(
+            vectors=_vectors(vectors), **{key: values.pop(key) for key in list(values) if key in _source_names()}
+        )
+        if name in COUNTED:
+            _count(name, Path(runs), sources, peers)
+            return
+        missing = {"AddSent", "AddOneSent"} - {Path(path).stem for path in sources.adversarial}
+        if name in ("table7", "table8") and missing:
+            raise click.UsageError(f"{name} needs --adversarial {' and --adversarial '.join(sorted(missing))}.json")
+        from qa_edge.labels import LabelSettings
+        from qa_edge.teach import TeachSettings
+
+        teach = read_values(teach_text.split(","), TeachSettings, "--teach") if teach_text else {}
+        label = read_values(label_text.split(","), LabelSettings, "--label") if label_text else {}
+        train = given({key: values[key] for key in _TRAIN})
+        student = given({"preset": values["preset"], **{key: values[key] for key in SIZES}})
+        from qa_edge.experiments.runner import Plan, runs_of
+
+        for experiment in experiments:
+            sources.require(runs_of(experiment, only))
+        whole = [
+            Plan(
+                experiment=experiment,
+                runs=Path(runs),
+                budget=size,
+                sources=sources,
+                train=train,
+                student=student,
+                teach=teach,
+                label=label,
+            )
+            for experiment in experiments
+        ]
+    for plan in whole:
+        _run(plan, only, process, processes, as_json)
+
+
+def _run(plan: Plan, only: tuple[str, ...], process: int, processes: int, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from qa_edge.experiments.results import collect_results, write_results
+    from qa_edge.experiments.results_page import results_page
+    from qa_edge.experiments.runner import run_experiment, runs_of, scored_files
+
+    part = replace(plan, experiment=runs_of(plan.experiment, only))
+    missing = run_experiment(part, process=process, processes=processes, log=log)
+    if not is_main_process():
+        return
+    results = collect_results(plan, scored_files(plan))
+    page = results_page(results, _command())
+    write_results(plan.folder, results, page)
+    if missing:
+        log(f"{len(missing)} of {len(part.all_runs)} runs are left: {', '.join(run.name for run in missing)}")
+    if as_json:
+        print_json(results)
+    else:
+        click.echo(page)
+
+
+def _command() -> str:
+    """This command, its files by name alone: a page of results says nothing of a machine."""
+    words = ["qa-edge"]
+    for argument in sys.argv[1:]:
+        left, equals, right = argument.rpartition("=")
+        path = right if equals else argument
+        shown = Path(path).name if "/" in path else path
+        words.append(shlex.quote(f"{left}{equals}{shown}"))
+    return " ".join(words)
+
+
+def _source_names() -> tuple[str, ...]:
+    return ("squad", "dev", "adversarial", "features", "labels", "teacher", "encoder", "sentence_encoder")
+
+
+def _vectors(texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        # A path may hold an equals sign too.
+        name, path = (name, path) if equals and name in ("glove", "encoder", "both") else ("only", text)
+        if name in found:
+            raise click.UsageError(f"--vectors {text}: there are vectors of this name already, {found[name]}")
+        found[name] = path
+    return found
+
+
+def _list(budget: Budget, as_json: bool) -> None:
+    from qa_edge.experiments.cost import questions_trained
+    from qa_edge.experiments.definitions import COUNTED, SAME_RUNS, experiments_of, names
+    from qa_edge.experiments.paper import train_questions
+
+    entries: list[dict[str, Any]] = []
+    for name in names():
+        if name in COUNTED:
+            entries.append({"name": name, "question": COUNTED[name], "runs": 0, "students": 0, "encoders": 0})
+            continue
+        found = experiments_of(name)
+        costs = [questions_trained(one, budget, pool=train_questions(), teach_epochs=2) for one in found]
+        same = f"the runs of {' and '.join(SAME_RUNS[name])}" if name in SAME_RUNS else ""
+        entries.append(
+            {
+                "name": name,
+                "question": same or found[0].question,
+                "runs": budget.seeds * sum(len(one.variants) for one in found),
+                "students": sum(students for students, _ in costs),
+                "encoders": sum(encoders for _, encoders in costs),
+                "variants": {variant.name: variant.said for one in found for variant in one.variants},
+            }
+        )
+    if as_json:
+        print_json({"budget": asdict(budget), "experiments": entries})
+        return
+    rows = [
+        [one["name"], one["question"], *(f"{one[key]:,}" for key in ("runs", "students", "encoders"))]
+        for one in entries
+    ]
+    title = f"{budget}, of SQuAD v1.1's {train_questions():,} training questions"
+    print_table(("experiment", "question", "runs", "questions trained", "by encoders"), rows, title=title)
+
+
+def _count(name: str, runs: Path, sources: Sources, peers: str | None) -> None:
+    from qa_edge.experiments.counted import count_data_sets, keep_peers
+
+    if name == "table3":
+        if peers is None:
+            raise click.UsageError("table3 needs --peers, the JSON that benchmarks/peers.py wrote")
+        click.echo(f"kept as {keep_peers(Path(peers), runs)}; qa-edge report --runs {runs} draws the table")
+        return
+    found = count_data_sets(sources, runs)
+    rows = [
+        [key, *(f"{one[count]:,}" for count in ("documents", "paragraphs", "questions"))] for key, one in found.items()
+    ]
+    print_table(("", "documents", "paragraphs", "questions"), rows)

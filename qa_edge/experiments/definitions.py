@@ -1,0 +1,212 @@
+"""The experiments by name: which variants each has, which of them the others are judged against, and what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qa_edge_runtime.errors import InputError
+
+STRATEGIES = ("random", "least-confidence", "margin", "entropy", "least-confidence-clusters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way of training, of which an experiment has a run for each seed.
+
+    :param said: in a few words, for tables.
+    :param train: settings of `TrainSettings` that this variant fixes; the others are the experiment's.
+    :param student: sizes that it fixes.
+    :param vectors: which of the vector files it takes; None takes the only one, `none` no vectors.
+    :param chosen: trained on the questions that active learning chose, with the teacher fine-tuned on the same ones.
+    :param strategy: of a loop of active learning; such a variant trains an encoder, no student.
+    """
+
+    name: str
+    said: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    student: Mapping[str, Any] = field(default_factory=dict)
+    vectors: str | None = None
+    chosen: bool = False
+    strategy: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A named set of variants.
+
+    :param question: what it answers.
+    :param baseline: the variant that the others are compared with.
+    :param preset: of the student, where none is given.
+    :param whole_articles: questions are asked of whole articles too.
+    :param chosen: labels that active learning may choose for `chosen` variants, as a share; None has no loop.
+    :param tables: of the paper, that its runs fill.
+    """
+
+    name: str
+    question: str
+    variants: tuple[Variant, ...]
+    baseline: str
+    preset: str = "edge"
+    whole_articles: bool = False
+    chosen: float | None = None
+    tables: tuple[str, ...] = ()
+
+    def variant(self, name: str) -> Variant:
+        """A variant by its name.
+
+        :raises InputError: if there is none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        raise InputError(f"experiment {self.name} has no variant {name!r}; there are {names}")
+
+    @property
+    def has_loops(self) -> bool:
+        """Whether an encoder is fine-tuned on ever more questions."""
+        return self.chosen is not None or any(variant.strategy for variant in self.variants)
+
+
+HARD = {"rho": 0.0, "mse_weight": 0.0}
+_KD = {"alignment": "rule", "mse_weight": 0.0}
+_LINEAR, _CUBIC = {"alignment": "rule", "interpolation": "linear"}, {"alignment": "rule", "interpolation": "cubic"}
+
+
+def _papers(chosen: bool) -> tuple[Variant, ...]:
+    """QANet as Tables 2 and 6 to 8 have it: base, KD, and KD with either interpolation."""
+    where, whose = ("-chosen", ", chosen questions") if chosen else ("", "")
+    return tuple(
+        Variant(name=f"{name}{where}", said=f"{said}{whose}", train=train, chosen=chosen)
+        for name, said, train in (
+            ("base", "QANet (Base)", HARD),
+            ("kd", "QANet+KD", _KD),
+            ("kd-linear", "QANet+KD+Linear", _LINEAR),
+            ("kd-cubic", "QANet+KD+Cubic", _CUBIC),
+        )
+    )
+
+
+def _grid() -> tuple[Variant, ...]:
+    """One value changed at a time, from the paper's; and two of them together."""
+    papers = {"rho": 0.7, "temperature": 10.0, "mse_weight": 1.0}
+    variants = [Variant(name="paper", said="rho 0.7, T 10, MSE 1", train=papers)]
+    for name, said, change in (
+        ("rho-0.3", "rho 0.3", {"rho": 0.3}),
+        ("rho-0.9", "rho 0.9", {"rho": 0.9}),
+        ("t-2", "T 2", {"temperature": 2.0}),
+        ("t-5", "T 5", {"temperature": 5.0}),
+        ("mse-0", "MSE 0", {"mse_weight": 0.0}),
+        ("mse-0.05", "MSE 0.05", {"mse_weight": 0.05}),
+        ("t-2-mse-0.05", "T 2, MSE 0.05", {"temperature": 2.0, "mse_weight": 0.05}),
+    ):
+        variants.append(Variant(name=name, said=said, train={**papers, **change}))
+    return tuple(variants)
+
+
+_ALL = (
+    Experiment(
+        name="kd",
+        question="What does distillation give over hard labels alone, at equal steps?",
+        baseline="hard",
+        variants=(
+            Variant(name="hard", said="hard labels alone", train=HARD),
+            Variant(name="rule", said="KD, rule alignment", train=_KD),
+            Variant(name="offset", said="KD, offset alignment", train={"alignment": "offset", "mse_weight": 0.0}),
+            Variant(name="rule-linear", said="KD, rule + linear interpolation", train=_LINEAR),
+            Variant(name="rule-cubic", said="KD, rule + cubic interpolation", train=_CUBIC),
+        ),
+    ),
+    Experiment(
+        name="grid",
+        question="Are rho 0.7, T 10 and MSE weight 1 the best use of a teacher?",
+        baseline="paper",
+        variants=_grid(),
+    ),
+    Experiment(
+        name="others",
+        question="How many second paragraphs without the answer, and what do they cost on the paragraph?",
+        baseline="others-0",
+        whole_articles=True,
+        variants=tuple(
+            Variant(name=f"others-{share:g}", said=f"{100 * share:g} % second paragraphs", train={"others": share})
+            for share in (0.0, 0.2, 0.4, 0.8)
+        ),
+    ),
+    Experiment(
+        name="size",
+        question="How large should the student be?",
+        baseline="edge",
+        variants=(
+            Variant(name="edge", said="1 head, 7 blocks, hidden 128", student={"heads": 1}),
+            Variant(name="heads-8", said="8 heads", student={"heads": 8}),
+            Variant(name="blocks-5", said="5 blocks", student={"heads": 1, "model_blocks": 5}),
+            Variant(name="blocks-4", said="4 blocks", student={"heads": 1, "model_blocks": 4}),
+            Variant(name="hidden-96", said="hidden 96", student={"heads": 1, "hidden": 96}),
+            Variant(name="hidden-192", said="hidden 192", student={"heads": 1, "hidden": 192}),
+        ),
+    ),
+    Experiment(
+        name="vectors",
+        question="Which word vectors, or none?",
+        baseline="glove",
+        variants=(
+            Variant(name="glove", said="GloVe", vectors="glove"),
+            Variant(name="none", said="characters alone", vectors="none"),
+            Variant(name="encoder", said="static, of an encoder", vectors="encoder"),
+            Variant(name="both", said="both side by side", vectors="both"),
+        ),
+    ),
+    Experiment(
+        name="table2",
+        question="QANet before and after distillation (Table 2, Figure 7).",
+        baseline="base",
+        preset="paper",
+        variants=_papers(chosen=False),
+        tables=("2", "7", "8"),
+    ),
+    Experiment(
+        name="table4",
+        question="Which strategy needs the fewest labels (Tables 4 and 5)?",
+        baseline="random",
+        variants=tuple(Variant(name=name, said=name, strategy=name) for name in STRATEGIES),
+        tables=("4", "5"),
+    ),
+    Experiment(
+        name="table6",
+        question="Distillation on the 40 % of the questions that least confidence chose (Table 6).",
+        baseline="base-chosen",
+        preset="paper",
+        chosen=0.4,
+        variants=(_papers(chosen=False)[0], *_papers(chosen=True)),
+        tables=("6", "7", "8"),
+    ),
+)
+EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
+# Tables that are other columns, or other data, of the same runs.
+SAME_RUNS = {"table5": ("table4",), "table7": ("table2", "table6"), "table8": ("table2", "table6")}
+# Tables without training.
+COUNTED = {
+    "table1": "Documents, paragraphs and questions of the data sets; no training.",
+    "table3": "Parameters and speed, from the JSON of benchmarks/peers.py; no training.",
+}
+ADVERSARIAL = ("table7", "table8")
+
+
+def experiments_of(name: str) -> tuple[Experiment, ...]:
+    """The experiments whose runs a name stands for.
+
+    :raises InputError: if there is no such name.
+    """
+    if name in COUNTED:
+        return ()
+    if name not in EXPERIMENTS and name not in SAME_RUNS:
+        raise InputError(f"unknown experiment {name!r}; there are {', '.join(names())}")
+    return tuple(EXPERIMENTS[one] for one in SAME_RUNS.get(name, (name,)))
+
+
+def names() -> list[str]:
+    """All names, issue's rows first, then the paper's tables."""
+    return [*(name for name in EXPERIMENTS if name[:5] != "table"), *(f"table{number}" for number in range(1, 9))]

@@ -1,0 +1,294 @@
+"""What the runs of an experiment read: shares of the data, features, labels, choices; made once, for all runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qa_edge.experiments.budget import Budget
+from qa_edge.experiments.definitions import Experiment, Variant
+from qa_edge.experiments.lock import holding
+from qa_edge.experiments.share import share_of_features, share_of_squad
+from qa_edge.features import MANIFEST, Features
+from qa_edge.recipe import Input
+from qa_edge.split import sample_questions
+from qa_edge.squad import Squad, read_squad, whole_articles, write_squad
+from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.files import sha256_file
+
+Log = Callable[[str], None]
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Files and folders that an experiment is given.
+
+    :param squad: to train on; needed without `features`, and by active learning.
+    :param dev: that runs are scored on, for the report alone.
+    :param adversarial: other sets to score on, such as AddSent.json.
+    :param vectors: files of word vectors by name; `only` is that of an experiment which has but one.
+    :param labels: logits of a teacher, for all questions of the file that `squad` or `features` are of.
+    :param teacher: name or folder, which gives them where they are not given; tables have its own scores too.
+    :param encoder: that active learning fine-tunes; `sentence_encoder` that clusters its questions.
+    """
+
+    squad: str | None = None
+    dev: str | None = None
+    adversarial: tuple[str, ...] = ()
+    vectors: Mapping[str, str] = field(default_factory=dict)
+    features: str | None = None
+    labels: str | None = None
+    teacher: str | None = None
+    encoder: str | None = None
+    sentence_encoder: str | None = None
+
+    def require(self, experiment: Experiment) -> None:
+        """Refuse what an experiment cannot begin with, before any work.
+
+        :raises InputError: naming what is missing or too much.
+        """
+        name = experiment.name
+        students = any(variant.strategy is None for variant in experiment.variants)
+        if self.dev is None:
+            raise InputError(f"experiment {name} needs --dev, the set that its report is scored on")
+        if experiment.has_loops and (self.squad is None or self.encoder is None):
+            raise InputError(f"experiment {name} needs --squad and --encoder, which active learning fine-tunes on it")
+        if not students:
+            return
+        if self.features is not None and (self.vectors or experiment.has_loops or name == "vectors"):
+            raise InputError(
+                f"experiment {name} makes features of its own: leave out --features, and give --squad and --vectors"
+                if not self.vectors
+                else "vectors and features exclude each other: the features have their vectors already"
+            )
+        if self.features is None and self.squad is None:
+            raise InputError(f"experiment {name} needs --squad with --vectors, or --features")
+        missing = {variant.vectors or "only" for variant in experiment.variants} - {"none", *self.vectors}
+        if self.features is None and missing:
+            wanted = sorted(missing)
+            asked = "--vectors FILE|none" if wanted == ["only"] else " ".join(f"--vectors {one}=FILE" for one in wanted)
+            raise InputError(f"experiment {name} needs {asked}")
+
+    def hashes(self) -> dict[str, Any]:
+        """What decides training, as recipes hold inputs: evaluation data may change between commands."""
+        nouns = {"squad": "SQuAD file", "features": "features", "labels": "labels"}
+        marks = {"features": MANIFEST, "labels": MANIFEST}
+        found = {
+            name: asdict(Input.of(path, nouns[name], marks.get(name, "")))
+            for name in nouns
+            if (path := getattr(self, name)) is not None
+        }
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSet:
+    """A data set that finished runs are scored on.
+
+    :param key: what it is in results: `dev`, `articles` or the name of an adversarial set.
+    :param of: questions of the set that it was drawn from; `len` of it if it is the whole.
+    """
+
+    key: str
+    path: Path
+    questions: int
+    of: int
+
+    @property
+    def said(self) -> str:
+        """Its name, with what it is a part of."""
+        return self.path.name if self.questions == self.of else f"{self.questions:,} of {self.of:,} questions"
+
+
+class Inputs:
+    """Makes what runs read, under `folder`; what is there already is kept.
+
+    :param choose: trains the loop of a seed as far as it chooses, and gives the SQuAD file of the chosen questions and
+        the teacher fine-tuned on them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sources,
+        budget: Budget,
+        *,
+        lock: Path,
+        log: Log,
+        choose: Callable[[int], tuple[Path, Path]],
+        label_settings: Any = None,
+    ) -> None:
+        self.folder, self.sources, self.budget, self.log, self.choose = folder, sources, budget, log, choose
+        self.lock, self.label_settings = lock, label_settings
+
+    def squad(self) -> Path:
+        """SQuAD JSON of the budget's share of the articles."""
+        assert self.sources.squad is not None
+        source, share = Path(self.sources.squad), self.budget.share
+        if share == 1:
+            return source
+        path = self.folder / f"{source.stem}-{100 * share:g}-percent.json"
+        with self._making(path) as missing:
+            if missing:
+                write_squad(path, share_of_squad(read_squad(source), share))
+        return path
+
+    def features(self, variant: Variant, seed: int) -> Path:
+        """Features of a variant: those given, or made of the SQuAD file; a share of them, or of what was chosen."""
+        if variant.chosen:
+            data, _ = self.choose(seed)
+            folder = self.folder / f"chosen-seed{seed}" / "features"
+        elif self.sources.features is not None or self.sources.labels is not None:
+            # A teacher's labels are those of the whole file, so that the whole is prepared.
+            whole = Path(self.sources.features) if self.sources.features else self._whole_features(variant)
+            if self.budget.share == 1:
+                return whole
+            folder = self.folder / f"features{_suffix(variant)}"
+            with self._making(folder) as missing:
+                if missing:
+                    share_of_features(whole, folder, self.budget.share)
+            return folder
+        else:
+            data, folder = self.squad(), self.folder / f"features{_suffix(variant)}"
+        self._prepare(data, folder, variant)
+        return folder
+
+    def _prepare(self, data: Path, folder: Path, variant: Variant) -> None:
+        from qa_edge.prepare import prepare
+
+        vectors = self._vectors(variant)
+        with self._making(folder) as missing:
+            if missing:
+                self.log(f"preparing {data.name}")
+                prepare(data, folder, vectors_path=vectors)
+        found = Features.open(folder).manifest
+        if found["vectors_sha256"] != (None if vectors is None else _hash(vectors)):
+            raise DataError(
+                f"features {folder} were made with other vectors than {vectors or 'none'}: put those back, or name "
+                "another folder with --runs"
+            )
+
+    def _whole_features(self, variant: Variant) -> Path:
+        assert self.sources.squad is not None
+        folder = self.folder / f"features-whole{_suffix(variant)}"
+        self._prepare(Path(self.sources.squad), folder, variant)
+        return folder
+
+    def labels(self, variant: Variant, seed: int) -> Path:
+        """Logits of the teacher for a variant's questions.
+
+        :raises InputError: if no teacher was given.
+        """
+        from qa_edge.labels import Labels, label
+
+        if variant.chosen:
+            data, found = self.choose(seed)
+            teacher, folder = str(found), self.folder / f"chosen-seed{seed}" / "labels"
+        elif self.sources.labels is not None:
+            return Path(self.sources.labels)
+        elif self.sources.teacher is not None and self.sources.squad is not None:
+            data, teacher, folder = self.squad(), self.sources.teacher, self.folder / "labels"
+        else:
+            raise InputError(f"variant {variant.name} learns from a teacher: give --labels, or --squad and --teacher")
+
+        def done() -> bool:
+            try:
+                return bool(Labels(folder).questions)
+            except DataError:  # not begun, or begun and killed
+                return False
+
+        with self._making(folder, done) as missing:
+            if missing:
+                from accelerate import PartialState
+
+                self.log(f"labelling {data.name} with {Path(teacher).name}")
+                label(data, teacher, folder, settings=self.label_settings, device=str(PartialState().device))
+        return folder
+
+    def test_sets(self, experiment: Experiment) -> list[ScoringSet]:
+        """What the experiment's runs are scored on."""
+        assert self.sources.dev is not None
+        path = Path(self.sources.dev)
+        dev = read_squad(path)
+        found = [self._drawn("dev", path, dev, self.budget.dev)]
+        if experiment.whole_articles:
+            found.append(self._drawn("articles", path, whole_articles(dev), self.budget.articles, "-whole-articles"))
+        for name in self.sources.adversarial:
+            path = Path(name)
+            count = _answered(read_squad(path))
+            found.append(ScoringSet(key=path.stem, path=path, questions=count, of=count))
+        return found
+
+    def _drawn(self, key: str, source: Path, squad: Squad, wanted: int | None, suffix: str = "") -> ScoringSet:
+        """A data set, or a fixed part of it in a file whose name says so."""
+        count = _answered(squad)
+        if not count:
+            raise DataError(f"SQuAD file {source} has no question with an answer to score on; give another --dev")
+        questions = min(count, wanted or count)
+        if questions == count and not suffix:
+            return ScoringSet(key=key, path=source, questions=count, of=count)
+        path = self.folder / f"{source.stem}{suffix}-{questions}-of-{count}.json"
+        with self._making(path) as missing:
+            if missing:
+                write_squad(path, sample_questions(squad, questions, _SEED))
+        return ScoringSet(key=key, path=path, questions=questions, of=count)
+
+    def data_of(self, variant: Variant, features: Features) -> dict[str, Any]:
+        """What a run was trained on, for its record; a share is named as one."""
+        found = features.manifest
+        source = self.sources.squad
+        return {
+            "name": Path(source).name if source is not None else found["squad"],
+            "share": self.budget.share,
+            "questions": found["questions"],
+            "contexts": found["contexts"],
+            "articles": len(set(features.context_article.tolist())),
+            "heldout_questions": found["heldout_questions"],
+            "vectors": found["vectors"],
+            "chosen": variant.chosen,
+        }
+
+    def _vectors(self, variant: Variant) -> str | None:
+        name = variant.vectors or "only"
+        path = "none" if name == "none" else self.sources.vectors[name]
+        return None if path == "none" else path
+
+    @contextmanager
+    def _making(self, path: Path, done: Callable[[], bool] | None = None) -> Iterator[bool]:
+        """Hold the inputs' lock while something is made; yields whether it is missing.
+
+        :param done: says whether it is there, where that is more than its path.
+        """
+        from accelerate import PartialState
+
+        done = done or path.exists
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = PartialState()
+        if state.num_processes > 1:
+            # Under `accelerate launch` the main process makes it, and the others come when it is there.
+            yield state.is_main_process and not done()
+            state.wait_for_everyone()
+            return
+        if done():
+            yield False
+            return
+        with holding(self.lock, wait=True):
+            yield not done()
+
+
+@functools.cache
+def _hash(path: str) -> str:
+    return sha256_file(path)
+
+
+def _suffix(variant: Variant) -> str:
+    return "" if variant.vectors is None else f"-{variant.vectors}"
+
+
+def _answered(squad: Squad) -> int:
+    return sum(bool(question.answers) for _, _, question in squad.items())

@@ -1,0 +1,128 @@
+"""Pictures of the report: Figure 7, the learning curves of Tables 4 and 5, the differences of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qa_edge.experiments.collect import Loop, point
+from qa_edge.experiments.paper import figure_7, paper_tables
+from qa_edge.experiments.report import PaperReport
+from qa_edge.latency_chart import GRID, INK, OTHER_COLOUR, OWN_COLOUR, PALE_INK, load_matplotlib
+
+_WIDTH = 8.6
+_COLOURS = (OTHER_COLOUR, OWN_COLOUR, "#1d4ed8", "#15803d", "#7e22ce")
+_METRICS = (("exact_match", "EM"), ("f1", "F1"))
+
+
+def report_figures(report: PaperReport) -> dict[str, Any]:
+    """Every picture that the runs suffice for, by its key; Figure 7 is there without any, with the paper's bars.
+
+    :raises MissingExtraError: if Matplotlib is not installed.
+    """
+    figures = {"figure-7": draw_figure_7(report)}
+    if report.loops:
+        figures["curves"] = draw_curves(report.loops)
+    for found in report.experiments:
+        figure = draw_differences(found)
+        if figure is not None:
+            figures[str(found["folder"])] = figure
+    return figures
+
+
+def draw_figure_7(report: PaperReport) -> Any:
+    """F1 and EM before and after distillation, the paper's bars beside those of the runs."""
+    rows, table = report.figure_rows, paper_tables()[figure_7().table]
+    figure = load_matplotlib()(figsize=(_WIDTH, 3.4), facecolor="white", layout="constrained")
+    columns = figure.subplots(1, 2, sharey=True)
+    for place, (axes, heading) in enumerate(zip(columns, table.headings, strict=True)):
+        for number, row in enumerate(rows):
+            cell = row.cells[place]
+            for shift, value, colour in ((-0.19, cell.paper, OTHER_COLOUR), (0.19, cell.here, OWN_COLOUR)):
+                if value is None:
+                    axes.text(number + shift, 1.5, "not run", fontsize=8, color=PALE_INK, ha="center", rotation=90)
+                    continue
+                label = None if number else "the paper" if shift < 0 else "these runs"
+                axes.bar(number + shift, value, 0.34, color=colour, label=label)
+                axes.text(number + shift, value + 1, f"{value:.2f}", fontsize=8, color=PALE_INK, ha="center")
+        axes.set_xticks(range(len(rows)), [row.name.split(" (")[0] for row in rows])
+        axes.set_title(heading, loc="left", fontsize=10, color=INK)
+        axes.set_ylim(0, 100)
+        _plain(axes, "y")
+        axes.tick_params(axis="x", labelcolor=INK)
+    handles, labels = columns[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def draw_curves(loops: Sequence[Loop]) -> Any:
+    """EM and F1 over the share of the labels, each strategy in a colour: these runs solid, the paper's dotted."""
+    figure = load_matplotlib()(figsize=(_WIDTH, 4.2), facecolor="white", layout="constrained")
+    for axes, (metric, name), number in zip(figure.subplots(1, 2), _METRICS, ("4", "5"), strict=True):
+        table = paper_tables()[number]
+        for place, (strategy, heading) in enumerate(zip(table.columns, table.headings, strict=True)):
+            own = [loop for loop in loops if loop.strategy == strategy]
+            if not own:
+                continue
+            colour = _COLOURS[place % len(_COLOURS)]
+            printed = [(100 * float(row.key), row.values[place]) for row in table.rows]
+            axes.plot(*zip(*printed, strict=True), color=colour, lw=1, ls=":", alpha=0.8)
+            shares = sorted({round(share, 4) for loop in own for share in loop.points})
+            scores = [(share, point(own, strategy, share, metric)) for share in shares]
+            scores = [(share, values) for share, values in scores if values]
+            places = [100 * share for share, _ in scores]
+            seeds = max(len(values) for _, values in scores)
+            label = heading if seeds == 1 else f"{heading}, {seeds} seeds"
+            means = [sum(values) / len(values) for _, values in scores]
+            axes.plot(places, means, color=colour, lw=1.6, marker="o", ms=3.5, label=label)
+            if seeds > 1:
+                low, high = [min(values) for _, values in scores], [max(values) for _, values in scores]
+                axes.fill_between(places, low, high, color=colour, alpha=0.16, lw=0)
+        axes.plot([], [], color=PALE_INK, lw=1, ls=":", label="the paper")
+        axes.set_title(name, loc="left", fontsize=10, color=INK)
+        axes.set_xlabel("labelled questions, %", color=PALE_INK, fontsize=9)
+        axes.set_xlim(0, 101)
+        axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=INK)
+        _plain(axes, "both")
+    return figure
+
+
+def draw_differences(results: Mapping[str, Any]) -> Any | None:
+    """Each variant's difference from the baseline with its 95 % interval; None without two variants to compare."""
+    tests = [key for key in results["tests"] if any(key in one["difference"] for one in results["variants"])]
+    variants = [one for one in results["variants"] if any(key in one["difference"] for key in tests)]
+    if not variants:
+        return None
+    height = 1.0 + 0.42 * len(variants)
+    figure = load_matplotlib()(figsize=(_WIDTH, height * len(tests)), facecolor="white", layout="constrained")
+    columns = figure.subplots(len(tests), 1, squeeze=False)[:, 0]
+    baseline = next(one for one in results["variants"] if one["name"] == results["baseline"])
+    for axes, key in zip(columns, tests, strict=True):
+        for (metric, name), colour, shift in zip(_METRICS, (OTHER_COLOUR, OWN_COLOUR), (-0.16, 0.16), strict=True):
+            for row, variant in enumerate(variants):
+                found = variant["difference"].get(key)
+                if found is None:
+                    continue
+                test, place = found[metric], row + shift
+                axes.plot([100 * test["low"], 100 * test["high"]], [place, place], color=colour, lw=1.6)
+                label = name if row == 0 else None
+                axes.plot(100 * test["difference"], place, marker="o", ms=5, color=colour, ls="", label=label)
+        axes.axvline(0, color=INK, lw=1)
+        axes.set_yticks(range(len(variants)), [variant["said"] for variant in variants])
+        axes.invert_yaxis()
+        test = results["tests"][key]
+        title = f"Points more than {baseline['said']}: {test['total']:,} questions of {test['on']}"
+        axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
+        axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=INK)
+        _plain(axes, "x")
+        axes.tick_params(axis="y", labelcolor=INK)
+    return figure
+
+
+def _plain(axes: Any, grid: str) -> None:
+    axes.grid(axis=grid, color=GRID, lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=PALE_INK, labelsize=9, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#b6bcc6")

@@ -1,0 +1,312 @@
+"""Runs an experiment: each variant and seed an ordinary run in a folder of its own, gone on with after any kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qa_edge.experiments.budget import Budget
+from qa_edge.experiments.definitions import Experiment, Variant
+from qa_edge.experiments.inputs import Inputs, ScoringSet, Sources
+from qa_edge.experiments.lock import holding
+from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
+from qa_edge.experiments.revision import git_revision
+from qa_edge.recipe import settle_recipe
+from qa_edge_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from qa_edge.train import TrainSettings
+
+LOCKS = ".locks"
+SHORT_BATCH = 32
+MOST_WARMUP = 1000
+EVALUATIONS = 4
+Log = Callable[[str], None]
+
+
+class Run(NamedTuple):
+    """One run of an experiment."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.variant.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides an experiment's runs.
+
+    :param runs: folder of all experiments; this one's is `runs/NAME`.
+    :param train: settings of `TrainSettings` that all variants share, where they fix none themselves.
+    :param student: sizes of the student, the same.
+    :param teach: settings of `TeachSettings`, for active learning.
+    :param label: settings of `LabelSettings`.
+    """
+
+    experiment: Experiment
+    runs: Path
+    budget: Budget
+    sources: Sources
+    train: Mapping[str, Any] = field(default_factory=dict)
+    student: Mapping[str, Any] = field(default_factory=dict)
+    teach: Mapping[str, Any] = field(default_factory=dict)
+    label: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        fixed = {"epochs", "seed"} & self.train.keys()
+        if fixed:
+            raise InputError(f"{', '.join(sorted(fixed))} are the budget's: leave them out of the settings")
+        for variant in self.experiment.variants:
+            if variant.strategy is None:
+                self.settings(variant, 0, questions=1)  # refuses what cannot be, before the work
+
+    @property
+    def folder(self) -> Path:
+        """Of this experiment."""
+        return self.runs / self.experiment.name
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """Seed by seed, so that what is there after a part of them can be compared."""
+        return [Run(variant, seed) for seed in range(self.budget.seeds) for variant in self.experiment.variants]
+
+    def settings(self, variant: Variant, seed: int, *, questions: int) -> TrainSettings:
+        """How a run trains: the paper's defaults, or a schedule that ends where there are fewer passes than its 30."""
+        from qa_edge.train import TrainSettings
+
+        chosen: dict[str, Any] = {}
+        if self.budget.is_short:
+            batch = self.train.get("batch_size", SHORT_BATCH)
+            total = self.budget.epochs * max(1, questions // batch)
+            log_every = min(TrainSettings.log_every, max(1, total // EVALUATIONS))
+            chosen = {
+                "batch_size": batch,
+                "schedule": "cosine",
+                "warmup": min(MOST_WARMUP, total // 10),
+                "evaluate_every": min(TrainSettings.evaluate_every, max(1, -(-total // EVALUATIONS))),
+                "log_every": log_every,
+                "save_every": log_every * max(1, TrainSettings.save_every // log_every),
+            }
+        chosen |= {**self.train, **variant.train}
+        return TrainSettings(**chosen, epochs=self.budget.epochs, seed=seed)
+
+    def sizes(self, variant: Variant) -> dict[str, Any]:
+        """Preset and sizes of a variant's student."""
+        return {"preset": self.experiment.preset, **self.student, **variant.student}
+
+    def recipe(self) -> dict[str, Any]:
+        """What the experiment's folder belongs to; more seeds, test sets or variants may be added later."""
+        budget = {name: value for name, value in asdict(self.budget).items() if name in ("share", "epochs", "labels")}
+        teacher, encoder = self.sources.teacher, self.sources.encoder
+        return {
+            "kind": "experiment",
+            "experiment": self.experiment.name,
+            "inputs": self.sources.hashes(),
+            "budget": budget,
+            "teacher": None if teacher is None else Path(teacher).name,
+            "encoder": None if encoder is None else Path(encoder).name,
+            "train": dict(self.train),
+            "student": {"preset": self.experiment.preset, **self.student},
+            "teach": dict(self.teach),
+            "label": dict(self.label),
+        }
+
+
+def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log = lambda message: None) -> list[Run]:
+    """Do the runs that are not done yet and score them; returns those that are still missing.
+
+    Under `accelerate launch` or `torchrun` all processes train each run together. Otherwise several processes, started
+    each for itself, share the runs between them: `process` does those of its number, and leaves one alone that another
+    process of this machine is at.
+
+    :raises InputError: if the sources do not suffice, or settings do not go together.
+    :raises DataError: if the folder was begun with others, or data cannot be used.
+    """
+    from accelerate import PartialState
+
+    if not 0 <= process < processes:
+        raise InputError(f"process {process} is not one of {processes}: the first is 0")
+    plan.sources.require(plan.experiment)
+    # The others wait while the main process makes what all read.
+    state = PartialState(timeout=timedelta(days=7))
+    if state.num_processes > 1 and processes > 1:
+        raise InputError("the processes of a launcher train each run together: leave out --process and --processes")
+    with _held(plan.runs / LOCKS / plan.experiment.name, wait=True):
+        if state.is_main_process:
+            settle_recipe(plan.folder, plan.recipe(), begun=any(plan.folder.glob("*-seed*")))
+    state.wait_for_everyone()
+    work = _Work(plan, log if state.is_main_process else lambda message: None)
+    missing = []
+    for number, run in enumerate(plan.all_runs):
+        folder = plan.folder / run.name
+        if number % processes != process:
+            if read_record(folder) is None:
+                missing.append(run)
+            continue
+        with _held(plan.runs / LOCKS / f"{plan.experiment.name}-{run.name}", wait=False) as held:
+            if held:
+                work.do(run, folder)
+            else:
+                log(f"{run.name} is another process's: left to it")
+                missing.append(run)
+    if plan.sources.teacher is not None and plan.experiment.tables and process == 0:
+        work.score_teacher()
+    return missing
+
+
+@contextmanager
+def _held(path: Path, *, wait: bool) -> Iterator[bool]:
+    """A lock, unless a launcher's processes work together."""
+    from accelerate import PartialState
+
+    if PartialState().num_processes > 1:
+        yield True
+        return
+    with holding(path.with_name(f"{path.name}.lock"), wait=wait) as held:
+        yield held
+
+
+class _Work:
+    """Does the runs of a plan, one after the other."""
+
+    def __init__(self, plan: Plan, log: Log) -> None:
+        from accelerate import PartialState
+
+        from qa_edge.labels import LabelSettings
+
+        self.plan, self.log, self.state = plan, log, PartialState()
+        self.inputs = Inputs(
+            plan.folder / "inputs",
+            plan.sources,
+            plan.budget,
+            lock=plan.runs / LOCKS / f"{plan.experiment.name}-inputs.lock",
+            log=log,
+            choose=self.choose,
+            label_settings=LabelSettings(**plan.label),
+        )
+        self.tests: list[ScoringSet] = self.inputs.test_sets(plan.experiment)
+
+    def do(self, run: Run, folder: Path) -> None:
+        """Train a run to its end, unless it is, and score it on what it has not been scored on yet."""
+        if read_record(folder) is None:
+            self.log(f"{self.plan.experiment.name}: {run.name} ({run.variant.said})")
+            record = self._distil(run, folder) if run.variant.strategy is None else self._loop(run, folder)
+            if self.state.is_main_process:
+                write_record(folder, {**self._common(run), **record})
+            self.state.wait_for_everyone()
+        if self.state.is_main_process and run.variant.strategy is None:
+            for test in self.tests:
+                evaluate_run(folder, test.key, test.path, of=test.of, log=self.log)
+        self.state.wait_for_everyone()
+
+    def score_teacher(self) -> None:
+        """Have the teacher answer the test sets, for the tables that have its row."""
+        teacher = self.plan.sources.teacher
+        assert teacher is not None
+        folder = self.plan.folder / "teacher"
+        if self.state.is_main_process:
+            folder.mkdir(exist_ok=True)
+            for test in self.tests:
+                evaluate_run(folder, test.key, test.path, of=test.of, model=teacher, log=self.log)
+            write_record(
+                folder, {"experiment": self.plan.experiment.name, "role": "teacher", "name": Path(teacher).name}
+            )
+        self.state.wait_for_everyone()
+
+    def _common(self, run: Run) -> dict[str, Any]:
+        return {
+            "experiment": self.plan.experiment.name,
+            "variant": run.variant.name,
+            "seed": run.seed,
+            "budget": asdict(self.plan.budget),
+            "git": git_revision(),
+        }
+
+    def _distil(self, run: Run, folder: Path) -> dict[str, Any]:
+        from qa_edge.distill import NO_TEACHER, Recipe, distill
+        from qa_edge.features import Features
+
+        features = self.inputs.features(run.variant, run.seed)
+        found = Features.open(features)
+        settings = self.plan.settings(run.variant, run.seed, questions=len(found))
+        taught = bool(settings.rho or settings.mse_weight)
+        labels = self.inputs.labels(run.variant, run.seed) if taught else None
+        recipe = Recipe.of(
+            {"features": features, "labels": labels},
+            teacher=None if taught else NO_TEACHER,
+            student=self.plan.sizes(run.variant),
+            train=settings,
+        )
+        report = distill(folder, recipe, log=self.log)
+        return {
+            "kind": "distill",
+            "data": self.inputs.data_of(run.variant, found),
+            "teacher": None if labels is None else _teacher_name(labels),
+            "planned_steps": report.total_steps,
+            **training_course(folder, settings.batch_size),
+            "parameters": _parameters(folder),
+        }
+
+    def _loop(self, run: Run, folder: Path) -> dict[str, Any]:
+        assert run.variant.strategy is not None
+        self._learn(folder, run.variant.strategy, run.seed, self.plan.budget.labels)
+        return {"kind": "active", "strategy": run.variant.strategy, "data": {"share": self.plan.budget.share}}
+
+    def choose(self, seed: int) -> tuple[Path, Path]:
+        """The questions that least confidence chooses, and the encoder fine-tuned on them (section 5.5)."""
+        share = self.plan.experiment.chosen
+        assert share is not None
+        folder = self.plan.folder / f"choice-seed{seed}"
+        with _held(self.plan.runs / LOCKS / f"{self.plan.experiment.name}-{folder.name}", wait=True):
+            self._learn(folder, "least-confidence", seed, share)
+        last = max(folder.glob("cycle-*"))
+        return last / "train.json", last / "model"
+
+    def _learn(self, folder: Path, strategy: str, seed: int, labels: float) -> None:
+        from qa_edge.active.clusters import SentenceEncoder
+        from qa_edge.active.cycles import LoopSettings
+        from qa_edge.active.learners import TeacherLearner
+        from qa_edge.active.loop import run_loop
+        from qa_edge.teach import TeachSettings
+
+        sources = self.plan.sources
+        assert sources.encoder is not None
+        sentences = None
+        if strategy == "least-confidence-clusters" and sources.sentence_encoder is not None:
+            sentences = SentenceEncoder.load(sources.sentence_encoder, device=str(self.state.device))
+        learner = TeacherLearner(
+            encoder=sources.encoder, dev=str(self.tests[0].path), settings=TeachSettings(**self.plan.teach)
+        )
+        settings = LoopSettings(strategy=strategy, budget=labels, seed=seed)
+        run_loop(self.inputs.squad(), learner, folder, settings=settings, encoder=sentences, log=self.log)
+
+
+def _teacher_name(labels: Path) -> str:
+    from qa_edge.labels import Labels
+
+    return Path(str(Labels(labels).manifest["teacher"])).name
+
+
+def _parameters(run: Path) -> int:
+    from qa_edge.checkpoint import load_student
+    from qa_edge.student.qanet import count_parameters
+
+    return count_parameters(load_student(run))[0]
+
+
+def runs_of(experiment: Experiment, only: tuple[str, ...]) -> Experiment:
+    """The experiment with some of its variants; all where none is named."""
+    return replace(experiment, variants=tuple(experiment.variant(name) for name in only)) if only else experiment
+
+
+def scored_files(plan: Plan) -> dict[str, Path]:
+    """The files of an experiment's test sets, by key."""
+    return {test.key: test.path for test in _Work(plan, lambda message: None).tests}

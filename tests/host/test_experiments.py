@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_teacher import ran, run
+
+from qa_edge.experiments.budget import PRESETS, Budget, parse_budget
+from qa_edge.experiments.cost import questions_trained
+from qa_edge.experiments.definitions import EXPERIMENTS, experiments_of, names
+from qa_edge.experiments.inputs import Sources
+from qa_edge.experiments.results import collect_results
+from qa_edge.experiments.results_page import conclusion
+from qa_edge.experiments.runner import Plan, run_experiment, runs_of, scored_files
+from qa_edge.experiments.share import drawn_articles, share_of_features
+from qa_edge.features import Features
+from qa_edge.labels import Labels
+from qa_edge.question_scores import score_questions
+from qa_edge.squad import read_squad, references
+from qa_edge.train import Trainer
+from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.scoring import read_predictions
+
+SIZES = {"hidden": 16, "model_blocks": 1, "encoder_convolutions": 1, "model_convolutions": 1, "character_dim": 8}
+BUDGET = Budget(share=0.6, epochs=2, dev=40)
+WEIGHTS = "model.safetensors"
+
+
+class Killed(BaseException):
+    """Passes every handler, as a kill does."""
+
+
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> Iterator[None]:
+    """Die before the given call, counted from 1, of a function."""
+    calls = 0
+    with monkeypatch.context() as patch:
+        from importlib import import_module
+
+        place, _, name = target.rpartition(".")
+        owner: Any = Trainer if place.endswith("Trainer") else import_module(place)
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def dying(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return original(*arguments, **keywords)
+
+        patch.setattr(owner, name, dying)
+        with pytest.raises(Killed):
+            yield
+
+
+@pytest.fixture
+def plan(one_thread: None, tiny_squad_path: Path, tiny_features: Features, tiny_labels: Labels, tmp_path: Path) -> Plan:
+    sources = Sources(dev=str(tiny_squad_path), features=str(tiny_features.folder), labels=str(tiny_labels.folder))
+    return Plan(
+        experiment=runs_of(EXPERIMENTS["kd"], ("hard", "rule-cubic")),
+        runs=tmp_path / "runs",
+        budget=BUDGET,
+        sources=sources,
+        train={"batch_size": 8, "temperature": 2.0},
+        student=SIZES,
+    )
+
+
+def test_a_share_is_whole_articles_that_fit_the_labels_of_all(tiny_features: Features, tmp_path: Path) -> None:
+    share_of_features(tiny_features.folder, tmp_path / "share", 0.5)
+    part, whole = Features.open(tmp_path / "share"), tiny_features
+    assert part.manifest["share"] == {"share": 0.5, "seed": 0, "articles": 2, "of_articles": 5}
+    articles = set(part.context_article.tolist())
+    kept = [i for i in range(len(whole)) if whole.context_article[whole.question_context[i]] in articles]
+    assert part.question_number.tolist() == whole.question_number[kept].tolist()
+    assert 0 < len(part) == part.manifest["questions"] < len(whole)
+
+    def seen(features: Features, row: int) -> tuple[Any, ...]:
+        """All that training sees of a question."""
+        context = int(features.question_context[row])
+        words = slice(features.question_offsets[row], features.question_offsets[row + 1])
+        tokens = slice(features.context_offsets[context], features.context_offsets[context + 1])
+        return (
+            features.context_text(context),
+            int(features.context_number[context]),
+            features.question_tokens[words].tolist(),
+            *(getattr(features, f"context_{name}")[tokens].tolist() for name in ("tokens", "starts", "ends")),
+            (int(features.answer_start[row]), int(features.answer_end[row])),
+        )
+
+    assert [seen(part, row) for row in range(len(part))] == [seen(whole, row) for row in kept]
+    # A larger share holds the smaller one, so that budgets can be compared.
+    assert set(drawn_articles(420, 0.1).tolist()) < set(drawn_articles(420, 0.25).tolist())
+    assert len(drawn_articles(420, 0.25)) == 105
+
+
+def test_killed_anywhere_an_experiment_goes_on_to_the_same_weights(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Unbroken, its two runs by two processes, the second first.
+    left = run_experiment(plan, process=1, processes=2)
+    assert [one.name for one in left] == ["hard-seed0"]
+    assert run_experiment(plan, process=0, processes=2) == []
+    broken = replace(plan, runs=tmp_path / "broken")
+    for target, call in (
+        ("qa_edge.experiments.inputs.share_of_features", 1),
+        ("qa_edge.experiments.runner.training_course", 1),  # trained, but nothing says so
+        ("qa_edge.train.Trainer._evaluate", 2),  # of the second run, and every evaluation saves
+        ("qa_edge.experiments.records.predict", 1),
+        ("qa_edge.experiments.records.score_questions", 1),
+    ):
+        with killed_at(monkeypatch, target, call):
+            run_experiment(broken)
+    first = (broken.folder / "hard-seed0" / WEIGHTS).stat().st_mtime_ns
+    assert run_experiment(broken) == []
+    assert (broken.folder / "hard-seed0" / WEIGHTS).stat().st_mtime_ns == first
+    for name in ("hard-seed0", "rule-cubic-seed0"):
+        assert (broken.folder / name / WEIGHTS).read_bytes() == (plan.folder / name / WEIGHTS).read_bytes()
+        for path in ("answers/dev.json", "evaluations.json"):
+            assert (broken.folder / name / path).read_text() == (plan.folder / name / path).read_text()
+    hard, taught = (
+        json.loads((plan.folder / f"{n}-seed0" / "recipe.json").read_text()) for n in ("hard", "rule-cubic")
+    )
+    assert (hard["teacher"], taught["teacher"]) == ("none", None) and "labels" in taught["inputs"]
+    assert hard["inputs"]["features"] == taught["inputs"]["features"]
+    check_results(plan)
+    check_the_mean_over_seeds(plan, tmp_path / "twice")
+    # Another budget is another experiment; another seed is more of this one.
+    with pytest.raises(DataError, match=r"was begun with epochs 2, this command has epochs 3"):
+        run_experiment(replace(plan, budget=replace(BUDGET, epochs=3)))
+    grown = replace(plan, budget=replace(BUDGET, seeds=2))
+    assert [one.name for one in run_experiment(grown, process=1, processes=5)] == ["hard-seed1", "rule-cubic-seed1"]
+
+
+def check_results(plan: Plan) -> None:
+    """Against scores counted here from the answers on disk."""
+    files = scored_files(plan)
+    assert files["dev"].name == "tiny-40-of-108.json"  # the part of the set is never called the set
+    found = collect_results(plan, files, resamples=2000)
+    assert found["runs"] == {"finished": 2, "planned": 2} and found["equal_steps"]
+    assert found["tests"]["dev"] == {"on": "tiny-40-of-108.json", "total": 40, "of": 108}
+    truths = references(read_squad(files["dev"]))
+    base, other = (
+        score_questions(truths, read_predictions(plan.folder / f"{name}-seed0" / "answers" / "dev.json"))
+        for name in ("hard", "rule-cubic")
+    )
+    variant = found["variants"][1]
+    assert variant["scores"]["dev"]["f1"]["mean"] == pytest.approx(100 * other.f1.mean(), abs=1e-3)
+    difference = variant["difference"]["dev"]
+    assert difference["f1"]["difference"] == pytest.approx((other.f1 - base.f1).mean(), abs=1e-9)
+    assert difference["f1"]["low"] <= difference["f1"]["difference"] <= difference["f1"]["high"]
+    assert difference["by_seed"]["0"]["exact_match"]["questions"] == 40
+    assert found["data"]["articles"] == 3 and found["data"]["share"] == 0.6
+    said = conclusion(found)
+    assert f"{100 * difference['f1']['difference']:+.2f}" in said and "hard labels alone has EM" in said
+
+
+def check_the_mean_over_seeds(plan: Plan, folder: Path) -> None:
+    """The bootstrap over seeds looks at one value a question: with twice the same runs it is that of one."""
+    shutil.copytree(plan.runs, folder)
+    for name in ("hard", "rule-cubic"):
+        shutil.copytree(folder / "kd" / f"{name}-seed0", folder / "kd" / f"{name}-seed1")
+    twice = replace(plan, runs=folder, budget=replace(BUDGET, seeds=2))
+    files = scored_files(plan)
+    one, two = (collect_results(which, files, resamples=2000)["variants"][1] for which in (plan, twice))
+    assert one["difference"]["dev"]["f1"] == two["difference"]["dev"]["f1"]
+    assert two["difference"]["dev"]["seeds"] == [0, 1] and len(two["scores"]["dev"]["f1"]["by_seed"]) == 2
+
+
+def test_distillation_on_what_least_confidence_chose(
+    one_thread: None, tiny_squad_path: Path, tiny_vectors_path: Path, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    lines = ("experiment", "table6", "--only", "base-chosen", "--only", "kd-chosen", "--runs", tmp_path)
+    inputs = ("--squad", tiny_squad_path, "--dev", tiny_squad_path, "--vectors", tiny_vectors_path)
+    sizes = [word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size))]
+    teach = (
+        "--encoder",
+        tiny_teacher_path,
+        "--teach",
+        "epochs=1,window=64,stride=16",
+        "--label",
+        "window=64,stride=16",
+    )
+    shown = ran(*lines, *inputs, *teach, *sizes, "--preset", "edge", "--budget", "epochs=1,dev=12", "--batch-size", "4")
+    folder = tmp_path / "table6"
+    last = json.loads((folder / "choice-seed0" / "curve.json").read_text())["cycles"][-1]
+    assert last["share"] == pytest.approx(0.4, abs=0.01) and last["scores"]["total"] == 12
+    cycle = folder / "choice-seed0" / f"cycle-{last['cycle']:03d}"
+    manifest = json.loads((folder / "inputs" / "chosen-seed0" / "labels" / "manifest.json").read_text())
+    assert manifest["teacher"] == str(cycle / "model") and manifest["questions"] == last["questions"]
+    results = json.loads((folder / "results.json").read_text())
+    assert [one["name"] for one in results["variants"]] == ["base-chosen", "kd-chosen"]
+    assert results["variants"][1]["teacher"] == "model" and results["variants"][0]["teacher"] is None
+    assert results["data"]["chosen"] and results["runs"]["planned"] == 5
+    assert shown.startswith("# table6:") and str(tmp_path) not in shown
+    assert "**Unfinished: 2 of 5 runs.**" in shown
+
+
+def test_budgets() -> None:
+    assert parse_budget("share=0.25,epochs=4,seeds=2") == Budget(share=0.25, epochs=4, seeds=2)
+    assert parse_budget("small,seeds=3,dev=2000") == replace(PRESETS["small"], seeds=3, dev=2000)
+    assert parse_budget("tiny,dev=all").dev is None and parse_budget("paper") == Budget()
+    assert "25 % of the articles" in str(parse_budget("small")) and "all articles" in str(parse_budget("paper"))
+    for text, sentence in (
+        ("large", "expected NAME=VALUE"),
+        ("share=2", "0 < share <= 1"),
+        ("epochs=0", "expected at least 1"),
+        ("epochs=1.5", "a whole number"),
+        ("tiny,rounds=3", "with a name of share"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            parse_budget(text)
+
+
+def test_short_budgets_get_a_schedule_that_ends_and_the_papers_gets_the_papers(plan: Plan) -> None:
+    small, paper = (replace(plan, train={}, budget=parse_budget(name)) for name in ("small", "paper"))
+    chosen = small.settings(EXPERIMENTS["kd"].variant("rule-cubic"), 1, questions=21_000)
+    assert (chosen.schedule, chosen.batch_size, chosen.warmup, chosen.seed) == ("cosine", 32, 262, 1)
+    assert (chosen.rho, chosen.temperature, chosen.mse_weight, chosen.interpolation) == (0.7, 10, 1, "cubic")
+    printed = paper.settings(EXPERIMENTS["kd"].variant("rule"), 0, questions=83_000)
+    assert (printed.schedule, printed.batch_size, printed.warmup, printed.epochs) == ("constant", 14, 1000, 30)
+    assert printed.mse_weight == 0
+
+
+def test_every_experiment_can_be_listed_and_costed() -> None:
+    listed = json.loads(ran("experiment", "--list", "--budget", "paper", "--json"))["experiments"]
+    assert [one["name"] for one in listed] == names()
+    students = {one["name"]: one["students"] for one in listed}
+    assert students["kd"] == 5 * 30 * 87_599
+    assert students["table7"] == students["table2"] + students["table6"]
+    # 1 %, 10 %, ..., 100 % of the labels, two passes each, for five strategies.
+    (table4,) = experiments_of("table5")
+    trained = questions_trained(table4, Budget(), pool=87_599, teach_epochs=2)
+    assert trained[0] == 0 and trained[1] == pytest.approx(5 * 2 * 5.51 * 87_599, rel=1e-3)
+    assert "kd" in ran("experiment", "--list")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("experiment", "--list says which there are"),
+        ("experiment nothing", "unknown experiment 'nothing'; there are kd, grid"),
+        ("experiment kd --budget huge", "expected NAME=VALUE"),
+        ("experiment kd --squad a.json --vectors none", "needs --dev"),
+        ("experiment kd --dev d.json", "needs --squad with --vectors, or --features"),
+        ("experiment kd --dev d.json --squad a.json", "needs --vectors FILE|none"),
+        ("experiment kd --dev d.json --features f --only soft", "has no variant 'soft'; there are hard, rule"),
+        ("experiment kd --dev d.json --features f --process 2 --processes 2", "process 2 is not one of 2"),
+        ("experiment vectors --dev d.json --squad a.json --vectors glove=g.txt", "--vectors both=FILE"),
+        ("experiment table4 --dev d.json --squad a.json", "needs --squad and --encoder"),
+        ("experiment table7 --dev d.json --squad a.json --vectors none", "needs --adversarial AddOneSent"),
+        ("experiment table3", "needs --peers"),
+        ("experiment kd --dev d.json --features f --rho 2", "rho"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_before_any_work(line: str, sentence: str, tmp_path: Path) -> None:
+    runs = () if line == "experiment" else ("--runs", tmp_path / "runs")
+    result = run(*line.split(), *runs)
+    assert result.exit_code == 2 and sentence in " ".join(result.stderr.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_variant_changes_what_it_says_and_nothing_else() -> None:
+    for experiment in EXPERIMENTS.values():
+        assert experiment.baseline in {variant.name for variant in experiment.variants}
+        assert len({variant.name for variant in experiment.variants}) == len(experiment.variants)
+    grid = EXPERIMENTS["grid"]
+    base = grid.variant(grid.baseline).train
+    changed = {v.name: {k for k in base if v.train[k] != base[k]} for v in grid.variants if v.name != grid.baseline}
+    assert changed["t-2"] == {"temperature"} and changed["t-2-mse-0.05"] == {"temperature", "mse_weight"}
+    assert all(changed.values())
+    shares = [variant.train["others"] for variant in EXPERIMENTS["others"].variants]
+    assert np.all(np.diff(shares) > 0) and shares[0] == 0
