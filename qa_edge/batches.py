@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from qa_edge.align import align, align_logits, coverage
 from qa_edge.features import Features
 from qa_edge.labels import Labels
+from qa_edge.noisy_questions import Noisy
 from qa_edge.paragraphs import Others
 from qa_edge.progress import progress
 from qa_edge.student.qanet import Batch
@@ -35,9 +37,9 @@ class Targets:
     :param aligned_logits: the teacher's start and end logits at student tokens, float32, shape (batch, 2, tokens).
     :param aligned: True where a token has one, shape (batch, tokens).
     :param piece_logits: the teacher's logits at its own pieces, float32, shape (batch, 2, pieces).
-    :param piece_lengths: pieces of each context that the student sees.
+    :param piece_lengths: pieces of each context that the student sees, int64, shape (batch,).
     :param others: the questions to which the batch's last rows, one each, put another paragraph of their article, which
-        does not hold the answer; all the rest here is of the rows before these.
+        does not hold the answer, int64; all the rest here is of the rows before these.
     """
 
     start: Tensor
@@ -45,8 +47,22 @@ class Targets:
     aligned_logits: Tensor | None = None
     aligned: Tensor | None = None
     piece_logits: Tensor | None = None
-    piece_lengths: tuple[int, ...] = ()
-    others: tuple[int, ...] = ()
+    piece_lengths: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    others: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+
+Record = TypeVar("Record", Batch, Targets)
+
+
+def moved(record: Record, device: torch.device) -> Record:
+    """The same on a device; a GPU takes it while it computes, which pinned memory alone allows."""
+    tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
+    if all(value.device.type == device.type for value in tensors.values()):
+        return record
+    pinned = device.type == "cuda"
+    if pinned:
+        tensors = {name: value.pin_memory() for name, value in tensors.items()}
+    return replace(record, **{name: value.to(device, non_blocking=pinned) for name, value in tensors.items()})
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, *, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -113,11 +129,18 @@ class TrainingData:
 
     :param strategy: alignment of the teacher's pieces with the student's tokens (`align.STRATEGIES`).
     :param context_limit: tokens of a context that training sees; an answer beyond it is left to the teacher.
-    :raises DataError: if the labels were made from other data.
+    :param questions: places in the SQuAD file of the questions that are trained on; None takes all of the features.
+    :raises DataError: if the labels were made from other data, or there is nothing to train on.
     """
 
     def __init__(
-        self, features: Features, labels: Labels | None, *, strategy: str = "rule", context_limit: int = 400
+        self,
+        features: Features,
+        labels: Labels | None,
+        *,
+        strategy: str = "rule",
+        context_limit: int = 400,
+        questions: Collection[int] | None = None,
     ) -> None:
         if context_limit < 1:
             raise InputError(f"context limit is {context_limit} tokens, expected at least 1")
@@ -125,6 +148,10 @@ class TrainingData:
         self.vectors = features.vectors()
         # Without a teacher, a question without an answer (or with one that is not at its offset) has nothing to teach.
         usable = np.ones(len(features), np.bool_) if labels is not None else features.answer_start >= 0
+        if questions is not None:
+            usable &= np.isin(features.question_number, np.fromiter(questions, np.int64))
+            if not usable.any():
+                raise DataError(f"none of the {len(questions):,} chosen questions can be trained on: all are held out")
         self.rows = np.flatnonzero(usable)
         if not len(self.rows):
             raise DataError("no question has an answer and there are no teacher logits: label the data first")
@@ -156,32 +183,33 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, numbers: Sequence[int] | NDArray[np.int64], others: Others | None = None) -> tuple[Batch, Targets]:
+    def batch(
+        self, numbers: Sequence[int] | NDArray[np.int64], others: Others | None = None, noisy: Noisy | None = None
+    ) -> tuple[Batch, Targets]:
         """Inputs and targets of some questions, numbered from 0 to `len(self) - 1`.
 
         :param others: which of them are asked of another paragraph too, and of which.
+        :param noisy: which of them are asked in noise.
         """
         features, rows = self.features, self.rows[numbers]
         contexts = [self._context(row) for row in features.question_context[rows]]
-        questions = [self._question(row) for row in rows]
-        drawn: tuple[int, ...] = ()
+        copies = np.full(len(rows), -1) if noisy is None else noisy.draw(len(rows))
+        questions = [features.question(row, copy) for row, copy in zip(rows, copies.tolist(), strict=True)]
+        drawn: list[int] = []
         if others is not None:
-            places, paragraphs = others.draw(rows)
+            drawn, paragraphs = others.draw(rows)
             # No longer than the longest of the batch, so that they cost no padding.
             longest = max(map(len, contexts))
             contexts += [self._context(paragraph)[:longest] for paragraph in paragraphs]
-            questions += [questions[place] for place in places]
-            drawn = tuple(places)
+            questions += [questions[place] for place in drawn]
         batch = build_batch(contexts, questions, features.form_words, features.form_characters, self.vectors)
-        return batch, replace(self._targets(rows, batch.context.shape[1]), others=drawn)
+        return batch, replace(
+            self._targets(rows, batch.context.shape[1]), others=torch.tensor(drawn, dtype=torch.int64)
+        )
 
     def _context(self, context: int) -> NDArray[np.int32]:
         first, last = self.features.context_offsets[context : context + 2]
         return self.features.context_tokens[first : min(last, first + self.limit)]
-
-    def _question(self, row: int) -> NDArray[np.int32]:
-        first, last = self.features.question_offsets[row : row + 2]
-        return self.features.question_tokens[first:last]
 
     def _targets(self, rows: NDArray[np.int64], width: int) -> Targets:
         start = torch.from_numpy(self.features.answer_start[rows].astype(np.int64))
@@ -191,7 +219,7 @@ class TrainingData:
         if self.labels is None:
             return Targets(start=start, end=end)
         contexts = self.features.question_context[rows]
-        lengths = tuple(self.pieces_seen[context] for context in contexts)
+        lengths = [self.pieces_seen[context] for context in contexts]
         aligned_logits = np.zeros((len(rows), 2, width), np.float32)
         aligned = np.zeros((len(rows), width), np.bool_)
         piece_logits = np.zeros((len(rows), 2, max(lengths)), np.float32)
@@ -209,7 +237,7 @@ class TrainingData:
             aligned_logits=torch.from_numpy(aligned_logits),
             aligned=torch.from_numpy(aligned),
             piece_logits=torch.from_numpy(piece_logits),
-            piece_lengths=lengths,
+            piece_lengths=torch.tensor(lengths),
         )
 
 

@@ -15,6 +15,7 @@ from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import atomic_folder, atomic_write, read_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from qa_edge.student.qanet import QANet
@@ -23,7 +24,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 STATE = "state"
 # Each holds a number a weight.
-_AS_WEIGHTS = ("weights", "average", "exp_avg", "exp_avg_sq")
+_AS_WEIGHTS = ("weights", "average", "exp_avg", "exp_avg_sq", "momentum")
 
 
 def save_checkpoint(folder: Path, config: StudentConfig, weights: dict[str, Tensor]) -> None:
@@ -83,7 +84,7 @@ class TrainingState:
     :param step: updates done.
     :param best_f1: best held-out F1 so far, percent; `best_step` is where it was.
     :param metrics: what the next line of metrics has gathered already (`MetricsLog.gathered`).
-    :param tensors: flat weights, their average, the optimiser's two moments, and nothing else.
+    :param tensors: flat weights, their average, the optimiser's moments, and nothing else.
     """
 
     step: int = 0
@@ -95,16 +96,20 @@ class TrainingState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, run: Path) -> None:
-        """Replace the run's state, whole or not at all."""
+        """Replace the run's state, whole or not at all.
+
+        Each array has a file of its own, so that no file is larger than the weights are.
+        """
         from safetensors.torch import save
 
         numbers = {name: value for name, value in vars(self).items() if name != "tensors"}
         for rest in (run / STATE).glob(".step-*.tmp"):  # of a process that was killed here
             shutil.rmtree(rest, ignore_errors=True)
         with atomic_folder(run / STATE / f"step-{self.step:08d}", force=True, marker="state.json") as folder:
-            # Not save_file: on a full disk that raises an error of its own, which is no OSError.
-            atomic_write(folder / "tensors.safetensors", save(self.tensors))
-            atomic_write(folder / "state.json", json.dumps(numbers))
+            for name, tensor in self.tensors.items():
+                # Not save_file: on a full disk that raises an error of its own, which is no OSError.
+                atomic_write(folder / f"{name}.safetensors", save({name: tensor}))
+            atomic_write(folder / "state.json", json.dumps({**numbers, "arrays": list(self.tensors)}))
         for older in sorted((run / STATE).glob("step-*"))[:-1]:
             shutil.rmtree(older, ignore_errors=True)
 
@@ -120,10 +125,18 @@ class TrainingState:
         folders = sorted((run / STATE).glob("step-*"))
         if not folders:
             return None
-        numbers: dict[str, Any] = read_json(folders[-1] / "state.json", "training state")
-        arrays = read_tensors(folders[-1] / "tensors.safetensors")
+        numbers = read_json(folders[-1] / "state.json", "training state")
+        names = numbers.pop("arrays", None) if isinstance(numbers, dict) else None
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise DataError(
+                f"the state in {folders[-1]} is of another version (its arrays are {names}); start another run"
+            )
+        arrays: dict[str, NDArray[Any]] = {}
+        # States of runs that are older than a file an array hold all of them in one.
+        for path in (folders[-1] / f"{name}.safetensors" for name in (["tensors"] if names is None else names)):
+            arrays |= read_tensors(path) if path.exists() else {}
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        for name in needed:
+        for name in (*needed, *(names or ())):
             if name not in tensors:
                 raise DataError(f"the state in {folders[-1]} has no array {name!r}; put it back, or start another run")
         shapes = {name: list(tensors[name].shape) for name in _AS_WEIGHTS if name in tensors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +13,13 @@ import torch
 
 from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
-from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_student
+from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, Features
-from qa_edge.interrupt import noticing_interrupt
 from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
 from qa_edge.scores import settle_scores
+from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.student.config import StudentConfig, preset_config
@@ -177,6 +178,7 @@ def distill(
     recipe: Recipe,
     *,
     max_steps: int | None = None,
+    max_minutes: float | None = None,
     log: Log = lambda message: None,
     on_step: Callable[[int], None] | None = None,
 ) -> DistillReport:
@@ -185,10 +187,13 @@ def distill(
     Under `accelerate launch` the main process prepares, the processes share the labelling, and all train.
 
     :param max_steps: stop, to be gone on with, after this many updates in all.
+    :param max_minutes: stop likewise, after the first update that ends so many minutes after this call, the time that
+        reading took included.
     :param log: is told what happens, in sentences; on the main process alone.
     :raises DataError: if the folder is another run's, or data cannot be used.
     :raises InputError: if the settings do not go together.
     """
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     run = Path(run)
     settings = TrainSettings(**{**asdict(recipe.train), "max_steps": max_steps})
     accelerator = open_accelerator(settings.precision)
@@ -219,7 +224,7 @@ def distill(
     student = TrainedStudent(model, *read_inputs(features.folder))
     trainer = Trainer(run, student, data, heldout, settings, accelerator=accelerator, on_step=on_step)
     log(f"training on {len(data):,} questions, {trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all")
-    state = _train(trainer, log)
+    state = train_slice(trainer, log, deadline=deadline)
     scores = None
     if state.finished and "dev" in recipe.inputs:
         if accelerator.is_main_process:
@@ -234,23 +239,6 @@ def distill(
         heldout_f1=state.best_f1 if state.best_step >= 0 and heldout.articles else None,
         scores=scores,
     )
-
-
-def _train(trainer: Trainer, log: Log) -> TrainingState:
-    """Train; Ctrl-C ends it after an update, with its state saved."""
-    before = trainer.on_step
-    # Several processes would not stop after the same update; theirs is the state of the last save.
-    with noticing_interrupt(log, enabled=trainer.accelerator.num_processes == 1) as interrupted:
-
-        def after_update(step: int) -> None:
-            if before is not None:
-                before(step)
-            if interrupted():
-                trainer.save()
-                raise KeyboardInterrupt
-
-        trainer.on_step = after_update
-        return trainer.train()
 
 
 def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Features:

@@ -127,16 +127,16 @@ def _build(n: int, m: int, cubic: bool) -> NDArray[np.float32]:
     left_weight = 1.0 - right_weight
     if cubic:
         # On [left, left + 1] the spline is the line between the values plus these shares of its second derivatives.
-        curvature = _curvatures.get(n, lambda: _curvature(n))
-        matrix = ((left_weight**3 - left_weight) / 6.0)[:, None] * curvature[left]
-        matrix += ((right_weight**3 - right_weight) / 6.0)[:, None] * curvature[left + 1]
+        bend = _curvatures.get(n, lambda: curvature(n))
+        matrix = ((left_weight**3 - left_weight) / 6.0)[:, None] * bend[left]
+        matrix += ((right_weight**3 - right_weight) / 6.0)[:, None] * bend[left + 1]
     rows = np.arange(m)
     matrix[rows, left] += left_weight
     matrix[rows, left + 1] += right_weight
     return matrix.astype(np.float32)
 
 
-def _curvature(n: int) -> NDArray[np.float64]:
+def curvature(n: int) -> NDArray[np.float64]:
     """Matrix from the values at n >= 4 points, one apart, to the second derivatives there of their not-a-knot spline.
 
     Inside, M[i-1] + 4 M[i] + M[i+1] = 6 (y[i-1] - 2 y[i] + y[i+1]). At the ends the third derivative is continuous,

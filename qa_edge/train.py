@@ -8,27 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qa_edge import ema
 from qa_edge.align import STRATEGIES
-from qa_edge.batches import Targets, TrainingData, epoch_batches
+from qa_edge.batches import Targets, TrainingData, moved
 from qa_edge.checkpoint import TrainingState, save_checkpoint
 from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import KINDS, interpolate
 from qa_edge.losses import DistillationLoss, LossTerms, OtherLogits, distillation_loss
 from qa_edge.metrics import MetricsLog
 from qa_edge.muon import Muon
-from qa_edge.noisy_questions import Noisy
-from qa_edge.paragraphs import Others, find_candidates
 from qa_edge.progress import progress
 from qa_edge.schedule import SCHEDULES, learning_rate
 from qa_edge.settings import require_types
+from qa_edge.splines import LONGEST, Splines
 from qa_edge.squad import Squad
 from qa_edge.student.qanet import Batch, QANet
 from qa_edge.trained import TrainedStudent
+from qa_edge.updates import Updates
 from qa_edge_runtime.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -176,15 +175,18 @@ class Trainer:
         self.optimiser: torch.optim.Adam = (
             Muon(self.flat, **adam) if settings.optimizer == "muon" else torch.optim.Adam([self.flat.parameter], **adam)
         )
-        self.epoch_steps = max(1, len(data) // settings.batch_size)
+        place = {"process": self.accelerator.process_index, "processes": self.accelerator.num_processes}
+        self.updates = Updates(data, settings, device=self.accelerator.device, **place)
+        self.epoch_steps = self.updates.steps_a_pass
         self.total_steps = max(self.epoch_steps * settings.epochs, settings.least_updates or 0)
         ceiling = settings.ema_ceiling
         self.ceiling = ema.decay_ceiling(self.total_steps) if ceiling is None else ceiling
         self.on_step = on_step
-        self.candidates = find_candidates(data.features) if settings.others else None
+        self.splines: Splines | None = None
+        if self.accelerator.device.type != "cpu" and settings.mse_weight and data.lengths.max() <= LONGEST:
+            self.splines = Splines(int(data.lengths.max()), settings.interpolation, self.accelerator.device)
         self.state = TrainingState()
         self.log = MetricsLog(run, enabled=self.accelerator.is_main_process, mean=self._mean)
-        self._epoch: tuple[int, list[Any]] = (-1, [])
         self._saved = -1
 
     def train(self) -> TrainingState:
@@ -201,7 +203,7 @@ class Trainer:
         settings, state = self.settings, self._resume()
         last = min(self.total_steps, settings.max_steps or self.total_steps)
         self.model.train()
-        with closing(self.log), progress("distil", self.total_steps, state.step) as advance:
+        with closing(self.log), closing(self.updates), progress("distil", self.total_steps, state.step) as advance:
             while state.step < last and not state.finished:
                 self._step(state.step)
                 state.step += 1
@@ -226,21 +228,11 @@ class Trainer:
             group["lr"] = learning_rate(
                 step, peak=settings.rate, warmup=settings.warmup, total=self.total_steps, schedule=settings.schedule
             )
-        rows = self._rows(step)
-        # What is random in an update follows from its number, on any device: a resumed run needs no generator's state.
-        source = np.random.SeedSequence([settings.seed, step, self.accelerator.process_index])
-        torch.manual_seed(int(source.generate_state(1)[0]))
+        batch, targets = self.updates[step]
+        torch.manual_seed(int(self.updates.source(step).generate_state(1)[0]))
         self.model.pool.start_step(step)
         self.flat.gradient.zero_()
-        others = None
-        if self.candidates is not None:
-            generator = np.random.default_rng(source)
-            others = Others(candidates=self.candidates, share=settings.others, generator=generator)
-        noisy = None
-        if settings.noise:
-            place = {"seed": settings.seed, "step": step, "process": self.accelerator.process_index}
-            noisy = Noisy.of_update(settings.noise, self.data.features.noisy_copies, **place)
-        terms = self.loss(*self.data.batch(rows, others, noisy))
+        terms = self.loss(batch, targets)
         terms.total.backward()
         if self.accelerator.num_processes > 1:
             self.flat.gradient.copy_(self.accelerator.reduce(self.flat.gradient, "mean"))
@@ -248,12 +240,12 @@ class Trainer:
         self.flat.gradient.mul_((settings.gradient_norm / (norm + 1e-6)).clamp(max=1.0))
         self.optimiser.step()
         ema.update(self.average, self.flat.weights, ema.decay_at(step, self.ceiling))
-        self.log.add(questions=len(rows) * self.accelerator.num_processes, norm=norm, terms=terms)
+        self.log.add(questions=len(targets.start) * self.accelerator.num_processes, norm=norm, terms=terms)
 
     def loss(self, batch: Batch, targets: Targets) -> LossTerms:
         """Loss terms of a batch under the run's settings."""
         device = self.accelerator.device
-        batch = batch.to(device)
+        batch, targets = moved(batch, device), moved(targets, device)
         with self.accelerator.autocast():
             logits = self.model(batch)
         mask = torch.arange(logits.shape[2], device=device) < batch.context_lengths.unsqueeze(1)
@@ -261,41 +253,32 @@ class Trainer:
         own, lengths = logits[:questions], batch.context_lengths[:questions]
         teacher: dict[str, Tensor] = {}
         config = self.settings.loss()
-        others = OtherLogits(torch.tensor(targets.others, device=device), logits[questions:], mask[questions:])
+        others = OtherLogits(targets.others, logits[questions:], mask[questions:])
         if targets.aligned_logits is not None and targets.aligned is not None and targets.piece_logits is not None:
-            aligned_logits = targets.aligned_logits.to(device)
             teacher = {
-                "teacher_start": others.without_answer(aligned_logits[:, 0]),
-                "teacher_end": others.without_answer(aligned_logits[:, 1]),
-                "aligned": others.beside(targets.aligned.to(device)),
+                "teacher_start": others.without_answer(targets.aligned_logits[:, 0]),
+                "teacher_end": others.without_answer(targets.aligned_logits[:, 1]),
+                "aligned": others.beside(targets.aligned),
             }
             if config.mse_weight:
-                pieces = torch.tensor(targets.piece_lengths)
-                teacher["interpolated"] = interpolate(
-                    own, lengths.tolist(), targets.piece_lengths, self.settings.interpolation
-                )
-                teacher["teacher_pieces"] = targets.piece_logits.to(device)
-                teacher["piece_mask"] = (torch.arange(targets.piece_logits.shape[2]) < pieces.unsqueeze(1)).to(device)
+                pieces, width = targets.piece_lengths, targets.piece_logits.shape[2]
+                if self.splines is None:
+                    kind = self.settings.interpolation
+                    teacher["interpolated"] = interpolate(own, lengths.tolist(), pieces.tolist(), kind)
+                else:
+                    teacher["interpolated"] = self.splines(own, lengths, pieces, width)
+                teacher["teacher_pieces"] = targets.piece_logits
+                teacher["piece_mask"] = torch.arange(width, device=device) < pieces.unsqueeze(1)
         start, end = others.joined(own)
         return distillation_loss(
             config,
             start_logits=start,
             end_logits=end,
             mask=others.beside(mask[:questions]),
-            start=targets.start.to(device),
-            end=targets.end.to(device),
+            start=targets.start,
+            end=targets.end,
             **teacher,
         )
-
-    def _rows(self, step: int) -> Any:
-        epoch, place = divmod(step, self.epoch_steps)
-        if self._epoch[0] != epoch:
-            self._epoch = (
-                epoch,
-                epoch_batches(self.data.lengths, self.settings.batch_size, seed=self.settings.seed, epoch=epoch),
-            )
-        rows = self._epoch[1][place]
-        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _require_finite(self) -> None:
         """Refuse to keep weights that hold no number any more: the state before them is worth more."""
@@ -357,6 +340,7 @@ class Trainer:
         """Write the state that resuming needs, unless the last save did."""
         if self.state.step == self._saved:
             return
+        self._require_finite()
         self.state.metrics = self.log.gathered()
         if self.accelerator.is_main_process:
             moments = self.optimiser.state[self.flat.parameter]

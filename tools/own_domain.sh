@@ -14,7 +14,7 @@ dev=$data/squad/dev-v1.1.json
 vectors=${VECTORS:-$data/vectors/glove.6B.100d.sub.txt.gz}
 teacher=${TEACHER:-$data/teacher/minilm-squad}
 checkpoint=$(cd "${CHECKPOINT:-$here/../models/edge}" && pwd)
-passes=${PASSES:-4} rate=${RATE:-3e-4} batch=${BATCH:-16}
+passes=${PASSES:-2} rate=${RATE:-1e-4} batch=${BATCH:-16}
 mkdir -p "$work"
 cd "$work"
 
@@ -32,7 +32,7 @@ adapt() {
     shift 2
     [ -e "$run/model.safetensors" ] && return
     qa-edge distill --squad "$squad" --init start --vectors "$vectors" --heldout 0 --batch-size "$batch" \
-        --rate "$rate" --warmup 50 --schedule cosine --save-every 100 --log-every 50 "$@" -o "$run"
+        --rate "$rate" --warmup 20 --schedule cosine --save-every 100 --log-every 50 "$@" -o "$run"
 }
 # score MODEL NAME: its answers to the domain's test part, and to other questions, which it may forget.
 score() {

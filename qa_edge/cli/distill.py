@@ -27,7 +27,7 @@ SIZES["heads"] = (int, None, "Attention heads; 1 in the edge preset, 8 in the pa
 SIZES["dropout"] = (float, 0.1, "Share of the features that is dropped in training.")
 SIZES["character_dropout"] = (float, 0.05, "The same of the characters' vectors.")
 SIZES["survival"] = (float, 0.9, "Share of updates in which the last sub-layer of a stack is kept.")
-_RESUME_WITH = ("resume", "max_steps", "as_json")
+_RESUME_WITH = ("resume", "max_steps", "max_minutes", "as_json")
 
 
 @click.command("distill", short_help="Train a student: prepare, label, train, score.")
@@ -46,6 +46,9 @@ _RESUME_WITH = ("resume", "max_steps", "as_json")
 )
 @click.option("--init", metavar="CHECKPOINT", help="Trained student to go on from, with its sizes, words and vectors.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after so many updates in all, to be gone on with.")
+@click.option(
+    "--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes, to be gone on with."
+)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), show_default="edge", help="Sizes of the student.")
 @settings_options(TRAIN)
 @settings_options(PREPARE)
@@ -53,7 +56,13 @@ _RESUME_WITH = ("resume", "max_steps", "as_json")
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, output: str | None, resume: str | None, max_steps: int | None, as_json: bool, **values: Any
+    context: click.Context,
+    output: str | None,
+    resume: str | None,
+    max_steps: int | None,
+    max_minutes: float | None,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Distil a teacher into a small student.
 
@@ -67,13 +76,13 @@ def command(
             raise click.UsageError(f"--resume goes on with the run's own settings: leave out {', '.join(others)}")
         from qa_edge.distill import Recipe, distill
 
-        report = distill(resume, Recipe.load(resume), max_steps=max_steps, log=log)
+        report = distill(resume, Recipe.load(resume), max_steps=max_steps, max_minutes=max_minutes, log=log)
     else:
         if output is None:
             raise click.UsageError("Missing option '-o': name the run's folder, or go on with one by --resume")
         from qa_edge.distill import distill
 
-        report = distill(output, _recipe(**values), max_steps=max_steps, log=log)
+        report = distill(output, _recipe(**values), max_steps=max_steps, max_minutes=max_minutes, log=log)
     if is_main_process():
         _print(report, as_json)
 

@@ -60,6 +60,8 @@ def command(
         process=process,
         processes=processes,
     )
+    if process and "RANK" in os.environ:  # of those that a launcher started the first one prints
+        return
     from qa_edge_runtime.files import read_json
 
     manifest = read_json(folder / "manifest.json", "label manifest")

@@ -266,7 +266,9 @@ COMMANDS = """
 import json, sys
 import torch
 torch.set_num_threads(1)
+from qa_edge import labels
 from qa_edge.cli import main
+labels.SHARD_QUESTIONS = 8  # so that each has some
 for command in json.loads(sys.argv[1]):
     try:
         main(command)
@@ -304,20 +306,28 @@ def in_two_processes(*commands: Sequence[str | Path]) -> list[str]:
     return shown
 
 
-def test_two_processes_print_once_log_the_mean_and_resume_to_the_same(
-    steps: tuple[str | Path, ...], tmp_path: Path
+def test_two_processes_print_once_share_labels_log_the_mean_and_resume_to_the_same(
+    shop: Workshop, steps: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = ("--dropout", "0", "--character-dropout", "0", "--survival", "1", "--json")
     begin = ("distill", *steps, *SIZES, *TRAINING, *plain)
     # Stopped between two lines of metrics, so that the state holds half a line.
+    label = ("label", "--squad", shop.train, "--teacher", shop.teacher, "--precision", "fp32", "--json")
     shown, nothing = in_two_processes(
         (*begin, "-o", tmp_path / "parts", "--max-steps", "3"),
         ("distill", "--resume", tmp_path / "parts", "--json"),
         (*begin, "-o", tmp_path / "whole"),
+        (*label, "-o", tmp_path / "shared"),
     )
     assert nothing == ""
     reports = [json.loads(report) for report in shown.replace("}\n{", "}\0{").split("\0")]
-    assert [report["steps"] for report in reports] == [3, 6, 6]
+    assert [report.get("steps") for report in reports] == [3, 6, 6, None]
+    monkeypatch.setattr("qa_edge.labels.SHARD_QUESTIONS", 8)
+    ran(*label, "-o", tmp_path / "alone")
+    shards = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(shards) > 4 and shards == sorted(path.name for path in (tmp_path / "shared").iterdir())
+    for name in shards:
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     ran(*begin, "-o", tmp_path / "one")
     one, parts, whole = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
@@ -332,6 +342,7 @@ def test_two_processes_print_once_log_the_mean_and_resume_to_the_same(
         assert mine.pop("kind") == theirs.pop("kind")
         if "loss" in mine:
             assert mine == pytest.approx(theirs, rel=1e-3)
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)  # the same batch, to rounding
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(steps: tuple[str | Path, ...], tmp_path: Path) -> None:

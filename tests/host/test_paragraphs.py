@@ -73,7 +73,7 @@ def test_a_batch_with_others_is_the_batch_and_they(tiny_features: Features, tiny
     data, rows = TrainingData(tiny_features, tiny_labels), np.arange(12)
     others = Others(candidates=find_candidates(tiny_features), share=1.0, generator=np.random.default_rng(0))
     (plain, expected), (batch, targets) = data.batch(rows), data.batch(rows, others)
-    assert targets.others and len(batch.context_lengths) == len(rows) + len(targets.others)
+    assert len(targets.others) and len(batch.context_lengths) == len(rows) + len(targets.others)
     assert batch.context.shape[1] == plain.context.shape[1], "others cost no padding"
     assert batch.context_lengths[: len(rows)].equal(plain.context_lengths)
     assert targets.aligned_logits is not None and targets.aligned_logits.equal(expected.aligned_logits)

@@ -192,7 +192,7 @@ def test_one_update_is_torchs_adam_on_clipped_gradients(
     def step(number: int) -> None:
         optimiser.zero_grad()
         plain.train()
-        other.loss(*data.batch(other._rows(number - 1))).total.backward()
+        other.loss(*data.batch(other.updates.rows(number - 1))).total.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
         optimiser.step()
 
