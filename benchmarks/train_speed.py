@@ -111,6 +111,8 @@ class Contender:
         data = TrainingData(features, labels, context_limit=settings.context_limit)
         self.trainer = Trainer(run, student, data, Squad(articles=()), self.settings)
         self.trainer.model.train()
+        # Batches built ahead by a thread would be timed beside the update, not in it.
+        self.trainer.updates.depth = 0
         self.watch = Stopwatch()
         self.rounds: list[dict[str, float]] = []
         self.step = 0
@@ -164,11 +166,16 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         contenders = [Contender(name, features, labels, settings, Path(folder) / name) for name in variants]
-        for contender in contenders:
-            contender.round(updates, kept=False)
-        for number in range(rounds):
-            for contender in random.Random(number).sample(contenders, len(contenders)):
-                contender.round(updates)
+        # As the trainer's own loop does, which is not what is called here; the mode is the whole thread's.
+        torch.set_flush_denormal(True)
+        try:
+            for contender in contenders:
+                contender.round(updates, kept=False)
+            for number in range(rounds):
+                for contender in random.Random(number).sample(contenders, len(contenders)):
+                    contender.round(updates)
+        finally:
+            torch.set_flush_denormal(False)
         return {contender.name: contender.result() for contender in contenders}
 
 
@@ -185,7 +192,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    torch.set_flush_denormal(True)
     variants = list(dict.fromkeys(options.variant or ["muon"]))
     try:
         if options.rounds < 1 or options.updates < 1:
