@@ -26,6 +26,7 @@ from qa_edge.settings import require_types
 from qa_edge.splines import LONGEST, Splines
 from qa_edge.squad import Squad
 from qa_edge.student.qanet import Batch, QANet
+from qa_edge.student.rounding import GROUP
 from qa_edge.trained import TrainedStudent
 from qa_edge.updates import Updates
 from qa_edge_runtime.errors import DataError, InputError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # float16 would need its losses scaled; whatever runs it fast runs bfloat16 too.
 PRECISIONS = ("no", "bf16")
+TABLES = ("float32", "int4")
 # What each optimiser keeps for the flat weights; Adam's count of updates differs from the run's after a fresh start.
 _ADAM = ("exp_avg", "exp_avg_sq", "step")
 MOMENTS = {"adam": _ADAM, "muon": (*_ADAM, "momentum")}
@@ -56,6 +58,7 @@ class TrainSettings:
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
+    :param table: `int4` rounds the states of words as a bundle's table of 4 bits will, `float32` does not.
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
     :param evaluate_every: updates between evaluations on the held-out articles.
     :param patience: evaluations without gain after which the run stops; None never stops early.
@@ -86,6 +89,7 @@ class TrainSettings:
     log_every: int = 50
     save_every: int = 200
     max_steps: int | None = None
+    table: str = "float32"
     precision: str = "no"
     seed: int = 0
 
@@ -108,6 +112,7 @@ class TrainSettings:
             "interpolation": KINDS,
             "schedule": SCHEDULES,
             "optimizer": tuple(MOMENTS),
+            "table": TABLES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -162,6 +167,9 @@ class Trainer:
             )
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
+        self.model.rounds_states = settings.table == "int4"
+        if self.model.rounds_states and self.model.config.hidden % GROUP:
+            raise InputError(f"a table of 4 bits needs a hidden size that is a multiple of {GROUP}")
         self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
         self.flat = FlatParameters(self.model)
         self.average = self.flat.weights.clone()

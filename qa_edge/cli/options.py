@@ -47,6 +47,11 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "patience": (click.IntRange(1), None, "Evaluations without gain after which the run stops; never if not given."),
     "log_every": (int, 50, "Updates between lines of metrics.jsonl."),
     "save_every": (int, 200, "Updates between states to resume from."),
+    "table": (
+        click.Choice(["float32", "int4"]),
+        "float32",
+        "int4 rounds the states of words in training as a bundle's table of 4 bits will.",
+    ),
     "precision": (click.Choice(["no", "bf16"]), "no", "Precision of the matrix products; no is float32."),
     "seed": (int, 0, "The one seed of all that is random."),
 }

@@ -15,6 +15,7 @@ from qa_edge.student.config import StudentConfig
 from qa_edge.student.dropout import Dropout, DropoutPool
 from qa_edge.student.fusion import Fusion
 from qa_edge.student.kernels import compute_dtype
+from qa_edge.student.rounding import round_to_int4
 from qa_edge.student.token import TokenEmbedding
 
 # Added to the score of padding before a softmax: e to this is 0 in float32 and bfloat16 alike.
@@ -58,6 +59,8 @@ class QANet(nn.Module):
         super().__init__()
         self.config = config
         self.pool = DropoutPool(seed)
+        # Set by training: what the device's table of words will do to their states.
+        self.rounds_states = False
         hidden = config.hidden
         block: dict[str, Any] = {
             "hidden": hidden,
@@ -101,6 +104,8 @@ class QANet(nn.Module):
         :returns: float32, shape (batch, 2, context_tokens); padding holds -1e4.
         """
         table = self.token(batch.word_vectors, batch.unknown, batch.character_ids)
+        if self.rounds_states:
+            table = round_to_int4(table)
         # The residual stream has the precision of the matrix products: casts around every layer cost more than them.
         table = table.to(compute_dtype(table))
         context_keep, context_bias = _masks(batch.context, batch.context_lengths, table.dtype)
