@@ -3,21 +3,25 @@
 #
 #   tools/own_domain.sh DATA WORK
 #
-# DATA holds squad/train-v1.1.json, squad/dev-v1.1.json, vectors/glove.6B.100d.sub.txt.gz and teacher/minilm-squad, or
-# what VECTORS and TEACHER name; CHECKPOINT (models/edge) is the student to go on from. PASSES, RATE and BATCH are the
+# DATA holds squad/train-v1.1.json, squad/dev-v1.1.json, vectors/glove.6B.100d.sub.txt.gz and teacher/minilm-squad (or
+# what TEACHER names); ENCODER is where the other half of the word vectors comes from, unless VECTORS names a file that
+# `qa-edge vectors` made before, as the model card says; CHECKPOINT (models/edge) is the student to go on from. PASSES, RATE and BATCH are the
 # recipe's. On a shared machine: nice tools/own_domain.sh ...
 set -eu
 data=$(cd "$1" && pwd) work=$2
 here=$(cd "$(dirname "$0")" && pwd)
 train=$data/squad/train-v1.1.json
 dev=$data/squad/dev-v1.1.json
-vectors=${VECTORS:-$data/vectors/glove.6B.100d.sub.txt.gz}
+vectors=${VECTORS:-vectors.txt.gz}
 teacher=${TEACHER:-$data/teacher/minilm-squad}
 checkpoint=$(cd "${CHECKPOINT:-$here/../models/edge}" && pwd)
 passes=${PASSES:-2} rate=${RATE:-1e-4} batch=${BATCH:-16}
 mkdir -p "$work"
 cd "$work"
 
+# GloVe's vectors and the encoder's behind them, for the words of the training set.
+[ -e "$vectors" ] || qa-edge vectors --encoder "${ENCODER:-sentence-transformers/all-MiniLM-L6-v2}" --squad "$train" \
+    --min-count 2 --beside "$data/vectors/glove.6B.100d.sub.txt.gz" -o "$vectors"
 # The student to go on from, with the word vectors that the repository does not hold.
 if [ ! -e start/vectors.safetensors ]; then
     rm -rf start
