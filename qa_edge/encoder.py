@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qa_edge.teacher import quiet
+from qa_edge.teacher import first_line, quiet
 from qa_edge_runtime.errors import DataError, MissingExtraError
 
 
@@ -28,10 +28,9 @@ def load_encoder(name_or_folder: str, *, device: str = "cpu", noun: str = "encod
             model = AutoModel.from_pretrained(name_or_folder, dtype=torch.float32).to(device).eval()
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
     except Exception as error:  # a damaged file raises what its reader likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
-            f"{noun} {name_or_folder} could not be loaded ({reason}); give a folder, or the name of one such as "
-            "sentence-transformers/all-MiniLM-L6-v2 while its hub can be reached"
+            f"{noun} {name_or_folder} could not be loaded ({first_line(error)}); give a folder, or the name of one "
+            "such as sentence-transformers/all-MiniLM-L6-v2 while its hub can be reached"
         ) from error
     if tokenizer.pad_token_id is None or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise DataError(f"{noun} {name_or_folder} has no tokenizer that pads; copy the whole folder")

@@ -61,12 +61,22 @@ def evaluation_page(report: EvaluationReport) -> str:
         parts += _section(
             CALIBRATION_TITLE, calibration_sentence(curve), figure, "calibration", calibration_table(curve)
         )
+    return html_document(report.title, _STYLE, parts, about(report))
+
+
+def html_document(title: str, style: str, parts: Sequence[str], footer: str) -> str:
+    """A whole page that loads nothing from elsewhere.
+
+    :param style: CSS.
+    :param parts: HTML, a line each.
+    :param footer: text.
+    """
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(report.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
-        f"<footer>{html.escape(about(report))}</footer>\n</body>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<footer>{html.escape(footer)}</footer>\n</body>\n</html>\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,3 +161,8 @@ class Features:
         """Tokens of each question's context, shape (questions,)."""
         lengths: NDArray[np.int64] = np.diff(self.context_offsets)[self.question_context]
         return lengths
+
+
+def offsets_of(lengths: Iterable[int]) -> NDArray[np.int64]:
+    """Where each row of a flat array begins, and where the last one ends: int64, shape (rows + 1,)."""
+    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))]).astype(np.int64)

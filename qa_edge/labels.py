@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qa_edge.features import read_tensors
+from qa_edge.features import offsets_of, read_tensors
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
 from qa_edge.shards import read_manifest, require_own
@@ -222,10 +222,6 @@ def _shard_name(shard: int) -> str:
     return f"questions-{shard:05d}.safetensors"
 
 
-def _offsets(lengths: list[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
 def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
     contexts = [paragraph.context for article in squad.articles for paragraph in article.paragraphs]
     pieces: list[Pieces] = []
@@ -237,7 +233,7 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
     _write_tensors(
         folder / "contexts.safetensors",
         {
-            "offsets": _offsets([len(p.starts) for p in pieces]),
+            "offsets": offsets_of([len(p.starts) for p in pieces]),
             "starts": np.concatenate([p.starts for p in pieces]),
             "ends": np.concatenate([p.ends for p in pieces]),
         },
@@ -248,7 +244,7 @@ def _write_shard(path: Path, logits: list[TeacherLogits]) -> None:
     _write_tensors(
         path,
         {
-            "offsets": _offsets([len(one.start) for one in logits]),
+            "offsets": offsets_of([len(one.start) for one in logits]),
             "start_logits": np.concatenate([one.start for one in logits]).astype(np.float16),
             "end_logits": np.concatenate([one.end for one in logits]).astype(np.float16),
         },

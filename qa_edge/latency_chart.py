@@ -174,7 +174,7 @@ def _draw_distribution(axes: Any, series: Sequence[Series]) -> None:
     axes.set_title("How long a query takes: % of the queries", loc="left", fontsize=10.5, color=INK)
     if len(series) > 1:
         _legend(axes, "center right")
-    _plain_axes(axes)
+    plain_axes(axes)
 
 
 def _draw_lengths(axes: Any, series: Sequence[Series]) -> None:
@@ -212,7 +212,7 @@ def _draw_lengths(axes: Any, series: Sequence[Series]) -> None:
     axes.set_title("Time against length: ms", loc="left", fontsize=10.5, color=INK)
     axes.yaxis.set_major_formatter("{x:,.5g}")
     _legend(axes, "upper left")
-    _plain_axes(axes)
+    plain_axes(axes)
 
 
 def _legend(axes: Any, place: str) -> None:
@@ -221,8 +221,9 @@ def _legend(axes: Any, place: str) -> None:
         text.set_parse_math(False)
 
 
-def _plain_axes(axes: Any) -> None:
-    axes.grid(color=GRID, lw=0.7)
+def plain_axes(axes: Any, grid: str = "both") -> None:
+    """Thin grid lines behind what is drawn, in the directions `grid`, and no frame but the line below."""
+    axes.grid(axis=grid, color=GRID, lw=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(colors=PALE_INK, labelsize=9, length=0)
     for side in ("top", "right", "left"):

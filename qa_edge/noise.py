@@ -10,18 +10,11 @@ import re
 import unicodedata
 from dataclasses import replace
 
-from qa_edge.squad import Squad
+from qa_edge.squad import Squad, with_questions
 from qa_edge_runtime.errors import InputError
 
 NOISES = ("lowercase", "typos", "unpunctuated", "combined")
 """`combined` is all three: slips first, then no punctuation, then lower case."""
-RULES = {
-    "lowercase": "in lower case",
-    "typos": "one or two slips: a neighbour on the keyboard, two letters swapped, one dropped or doubled;"
-    " never in words of fewer than 4 letters",
-    "unpunctuated": "without punctuation; hyphens and dashes are spaces, signs between digits stay",
-    "combined": "typos, unpunctuated and lowercase together",
-}
 SHORTEST_MISTYPED = 4
 # Letters beside each letter on a QWERTY keyboard, in its row and in the rows above and below.
 _KEYS = "qwertyuiopasdfghjklzxcvbnm"
@@ -61,25 +54,7 @@ def add_noise(text: str, noise: str, seed: int | str = 0) -> str:
 
 def noisy_squad(squad: Squad, noise: str, seed: int = 0) -> Squad:
     """The same data with all questions in a kind of noise; contexts and answers are as they were."""
-    return replace(
-        squad,
-        articles=tuple(
-            replace(
-                article,
-                paragraphs=tuple(
-                    replace(
-                        paragraph,
-                        questions=tuple(
-                            replace(question, text=add_noise(question.text, noise, f"{seed} {question.id}"))
-                            for question in paragraph.questions
-                        ),
-                    )
-                    for paragraph in article.paragraphs
-                ),
-            )
-            for article in squad.articles
-        ),
-    )
+    return with_questions(squad, lambda one: replace(one, text=add_noise(one.text, noise, f"{seed} {one.id}")))
 
 
 def _mistyped(text: str, source: random.Random) -> str:

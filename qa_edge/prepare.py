@@ -12,7 +12,17 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from qa_edge.features import FORMAT_VERSION, HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, read_tensors
+from qa_edge.features import (
+    FORMAT_VERSION,
+    HELDOUT,
+    MANIFEST,
+    TENSORS,
+    TOKENIZER,
+    VECTORS,
+    VOCABULARY,
+    offsets_of,
+    read_tensors,
+)
 from qa_edge.noisy_questions import write_noisy_questions
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
@@ -353,10 +363,6 @@ def _most_frequent(counts: Mapping[str, int], found: Vectors, size: int | None) 
     return words, found.array[np.asarray([row[word] for word in words], np.int64)]
 
 
-def _offsets(lengths: Iterable[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))]).astype(np.int64)
-
-
 def _write_numbers(
     folder: Path,
     tables: _Tables,
@@ -367,11 +373,11 @@ def _write_numbers(
 ) -> None:
     from safetensors.numpy import save
 
-    arrays = {
-        "context_offsets": _offsets(tables["context_lengths"]),
-        "text_offsets": _offsets(len(text) for text in tables["texts"]),
+    arrays: dict[str, np.ndarray] = {
+        "context_offsets": offsets_of(tables["context_lengths"]),
+        "text_offsets": offsets_of(len(text) for text in tables["texts"]),
         "text": np.frombuffer(b"".join(tables["texts"]), np.uint8),
-        "question_offsets": _offsets(tables["question_lengths"]),
+        "question_offsets": offsets_of(tables["question_lengths"]),
         "form_words": vocabulary.word_ids(list(forms)).astype(np.int32),
         "form_characters": vocabulary.character_ids(list(forms), settings.characters_per_word).astype(np.int32),
     }

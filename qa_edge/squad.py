@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ class Squad:
             for paragraph in article.paragraphs:
                 yield index, paragraph
 
+    @property
+    def answered(self) -> int:
+        """Questions with a reference answer, those marked impossible apart."""
+        return sum(bool(question.answers) for _, _, question in self.items())
+
     def items(self, *, impossible: bool = False) -> Iterator[tuple[int, Paragraph, Question]]:
         """Yield (article index, paragraph, question) in file order.
 
@@ -110,25 +115,24 @@ def whole_articles(squad: Squad) -> Squad:
     return replace(squad, articles=tuple(articles))
 
 
-def without_answers(squad: Squad) -> Squad:
-    """The same questions as nobody has answered them yet."""
+def with_questions(squad: Squad, change: Callable[[Question], Question]) -> Squad:
+    """The same data with each question, those marked impossible too, put through `change`; contexts stay."""
+
+    def changed(paragraph: Paragraph) -> Paragraph:
+        return replace(paragraph, questions=tuple(map(change, paragraph.questions)))
+
     return replace(
         squad,
-        sha256="",
         articles=tuple(
-            replace(
-                article,
-                paragraphs=tuple(
-                    replace(
-                        paragraph,
-                        questions=tuple(replace(one, answers=(), impossible=False) for one in paragraph.questions),
-                    )
-                    for paragraph in article.paragraphs
-                ),
-            )
-            for article in squad.articles
+            replace(article, paragraphs=tuple(map(changed, article.paragraphs))) for article in squad.articles
         ),
     )
+
+
+def without_answers(squad: Squad) -> Squad:
+    """The same questions as nobody has answered them yet."""
+    unanswered = with_questions(squad, lambda question: replace(question, answers=(), impossible=False))
+    return replace(unanswered, sha256="")
 
 
 def read_squad(path: str | os.PathLike[str]) -> Squad:

@@ -124,22 +124,20 @@ def _is_word(text: str) -> bool:
     return bool(text) and not any(character.isspace() for character in text)
 
 
-def words_of_lists(paths: Sequence[str | Path]) -> list[str]:
+def words_of_lists(paths: Sequence[str | Path], tokenizer: Tokenizer) -> list[str]:
     """The words of lists, as the student looks them up: as they stand, and in lower case.
 
     :raises DataError: if a file cannot be read.
     """
-    tokenizer = _tokenizer()
     words = (word for path in paths for word in read_words(path, tokenizer))
     return list(dict.fromkeys(spelling for word in words for spelling in (word, word.lower())))
 
 
-def words_of_squad(paths: Sequence[str | Path]) -> dict[str, int]:
+def words_of_squad(paths: Sequence[str | Path], tokenizer: Tokenizer) -> dict[str, int]:
     """The words of SQuAD files, spelled both ways, with how often each occurs in whatever case; frequent ones first.
 
     :raises DataError: if a file cannot be read.
     """
-    tokenizer = _tokenizer()
     counts: Counter[str] = Counter()
     for path in paths:
         counts.update(count_words_of_text(path, tokenizer))
@@ -150,7 +148,8 @@ def words_of_squad(paths: Sequence[str | Path]) -> dict[str, int]:
     return {spelling: folded[spelling.lower()] for spelling in spellings}
 
 
-def _tokenizer() -> Tokenizer:
+def spacy_words() -> Tokenizer:
+    """What cuts texts into the words that a student looks up."""
     from qa_edge.prepare import spacy_tokenizer
 
     return Tokenizer(spacy_tokenizer()[1])

@@ -105,7 +105,7 @@ class Teacher:
                 )
                 tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
         except Exception as error:  # a damaged file raises what its reader likes: tokenizers a bare Exception
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            reason = first_line(error)
             raise DataError(
                 f"teacher {name_or_folder} could not be loaded ({reason}); "
                 "give a folder, or the name of a question-answering model while its hub can be reached"
@@ -273,6 +273,11 @@ class Teacher:
         return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
 
 
+def first_line(error: Exception) -> str:
+    """What a library says of its error, in one line without a full stop; its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' report on missing weights, which has a sentence of ours, and its bars off a log file."""
@@ -311,7 +316,7 @@ def _require_device(device: str) -> None:
     try:
         torch.ones(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error)
         raise InputError(f"device {device!r} cannot be used ({reason}); name another, such as cpu") from error
 
 

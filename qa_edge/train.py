@@ -26,9 +26,9 @@ from qa_edge.settings import require_types
 from qa_edge.splines import LONGEST, Splines
 from qa_edge.squad import Squad
 from qa_edge.student.qanet import Batch, QANet
-from qa_edge.student.rounding import GROUP
 from qa_edge.trained import TrainedStudent
 from qa_edge.updates import Updates
+from qa_edge_export.token_table import INT4_GROUP
 from qa_edge_runtime.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ class Trainer:
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
         self.model.rounds_states = settings.table == "int4"
-        if self.model.rounds_states and self.model.config.hidden % GROUP:
-            raise InputError(f"a table of 4 bits needs a hidden size that is a multiple of {GROUP}")
+        if self.model.rounds_states and self.model.config.hidden % INT4_GROUP:
+            raise InputError(f"a table of 4 bits needs a hidden size that is a multiple of {INT4_GROUP}")
         self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
         self.flat = FlatParameters(self.model)
         self.average = self.flat.weights.clone()
@@ -220,9 +220,8 @@ class Trainer:
                     self._log_training()
                 due = state.step % settings.evaluate_every == 0 or state.step == self.total_steps
                 kept = due or state.step % settings.save_every == 0 or state.step == last
-                if kept:
-                    self._require_finite()
                 if due:
+                    self._require_finite()
                     self._evaluate()
                 if kept:
                     self.save()

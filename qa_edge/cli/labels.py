@@ -53,10 +53,9 @@ def part(
     if not force and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     squad = read_squad(data)
-    answered = sum(bool(question.answers) for _, _, question in squad.items())
-    if questions > answered:
+    if questions > squad.answered:
         raise DataError(
-            f"{questions:,} questions are more than the {answered:,} of {data} with an answer; ask for fewer"
+            f"{questions:,} questions are more than the {squad.answered:,} of {data} with an answer; ask for fewer"
         )
     drawn = sample_articles(squad, questions, seed) if whole_articles else sample_questions(squad, questions, seed)
     write_squad(output, unanswered(drawn) if without_answers else drawn)

@@ -41,14 +41,14 @@ def command(
     """
     if not words and not squad:
         raise click.UsageError("Missing option '--words' or '--squad': whose words?")
-    from qa_edge.static_vectors import static_vectors, words_of_lists, words_of_squad, write_vectors
+    from qa_edge.static_vectors import spacy_words, static_vectors, words_of_lists, words_of_squad, write_vectors
     from qa_edge_runtime.files import check_replaceable_file
     from qa_edge_runtime.machine import peak_memory_bytes
 
     check_replaceable_file(output, force=force, ours=lambda path: path.is_file())
-    found = static_vectors(
-        encoder, words_of_lists(words), dim, counted=words_of_squad(squad), min_count=min_count, beside=beside
-    )
+    tokenizer = spacy_words()
+    listed, counted = words_of_lists(words, tokenizer), words_of_squad(squad, tokenizer)
+    found = static_vectors(encoder, listed, dim, counted=counted, min_count=min_count, beside=beside)
     write_vectors(output, found)
     count, peak = len(found.words), peak_memory_bytes()
     if as_json:

@@ -220,13 +220,13 @@ class Inputs:
             found.append(self._drawn("articles", path, whole_articles(dev), self.budget.articles, "-whole-articles"))
         for name in self.sources.adversarial:
             path = Path(name)
-            count = _answered(read_squad(path))
+            count = read_squad(path).answered
             found.append(ScoringSet(key=path.stem, path=path, questions=count, of=count))
         return found
 
     def _drawn(self, key: str, source: Path, squad: Squad, wanted: int | None, suffix: str = "") -> ScoringSet:
         """A data set, or a fixed part of it in a file whose name says so."""
-        count = _answered(squad)
+        count = squad.answered
         if not count:
             raise DataError(f"SQuAD file {source} has no question with an answer to score on; give another --dev")
         questions = min(count, wanted or count)
@@ -288,7 +288,3 @@ def _hash(path: str) -> str:
 
 def _suffix(variant: Variant) -> str:
     return "" if variant.vectors is None else f"-{variant.vectors}"
-
-
-def _answered(squad: Squad) -> int:
-    return sum(bool(question.answers) for _, _, question in squad.items())

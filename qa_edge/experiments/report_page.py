@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qa_edge.evaluation_page import inline_svg
+from qa_edge.evaluation_page import html_document, inline_svg
 from qa_edge.experiments.report import Cell, PaperReport, Table
 from qa_edge.experiments.report_plots import report_figures
 from qa_edge.experiments.report_text import (
@@ -96,13 +96,7 @@ def report_page(report: PaperReport, figures: Mapping[str, Any]) -> str:
         parts.append(f"<p>{_inline(experiment_said(found))}</p>")
         if found["folder"] in figures:
             parts.append(inline_svg(figures[found["folder"]], str(found["folder"])))
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{TITLE}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
-        f"<footer>{html.escape(ABOUT)}</footer>\n</body>\n</html>\n"
-    )
+    return html_document(TITLE, _STYLE, parts, ABOUT)
 
 
 def _overview(report: PaperReport) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from qa_edge.experiments.collect import Loop, point
 from qa_edge.experiments.paper import figure_7, paper_tables
 from qa_edge.experiments.report import PaperReport
-from qa_edge.latency_chart import GRID, INK, OTHER_COLOUR, OWN_COLOUR, PALE_INK, load_matplotlib
+from qa_edge.latency_chart import INK, OTHER_COLOUR, OWN_COLOUR, PALE_INK, load_matplotlib, plain_axes
 
 _WIDTH = 8.6
 _COLOURS = (OTHER_COLOUR, OWN_COLOUR, "#1d4ed8", "#15803d", "#7e22ce")
@@ -48,7 +48,7 @@ def draw_figure_7(report: PaperReport) -> Any:
         axes.set_xticks(range(len(rows)), [row.name.split(" (")[0] for row in rows])
         axes.set_title(heading, loc="left", fontsize=10, color=INK)
         axes.set_ylim(0, 100)
-        _plain(axes, "y")
+        plain_axes(axes, "y")
         axes.tick_params(axis="x", labelcolor=INK)
     handles, labels = columns[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
@@ -83,7 +83,7 @@ def draw_curves(loops: Sequence[Loop]) -> Any:
         axes.set_xlabel("labelled questions, %", color=PALE_INK, fontsize=9)
         axes.set_xlim(0, 101)
         axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=INK)
-        _plain(axes, "both")
+        plain_axes(axes, "both")
     return figure
 
 
@@ -114,15 +114,6 @@ def draw_differences(results: Mapping[str, Any]) -> Any | None:
         title = f"Points more than {baseline['said']}: {test['total']:,} questions of {test['on']}"
         axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
         axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=INK)
-        _plain(axes, "x")
+        plain_axes(axes, "x")
         axes.tick_params(axis="y", labelcolor=INK)
     return figure
-
-
-def _plain(axes: Any, grid: str) -> None:
-    axes.grid(axis=grid, color=GRID, lw=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=PALE_INK, labelsize=9, length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#b6bcc6")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_edge.features import HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, Features
+from qa_edge.features import HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, Features, offsets_of
 from qa_edge.squad import Squad
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.files import atomic_folder, atomic_write
@@ -89,6 +89,6 @@ def share_of_features(source: str | Path, output: str | Path, share: float, seed
 def _rows(offsets: NDArray[np.int64], chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places in the flat array of some rows of a ragged one, and the offsets that these rows then have."""
     lengths = np.diff(offsets)[chosen]
-    new = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    new = offsets_of(lengths)
     places = np.repeat(offsets[:-1][chosen] - new[:-1], lengths) + np.arange(new[-1])
     return places, new
