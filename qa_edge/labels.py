@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from qa_edge.progress import progress
 from qa_edge.settings import require_types
 from qa_edge.shards import read_manifest, require_own
 from qa_edge.squad import Squad, read_squad
-from qa_edge.teacher import PRECISIONS, Pieces, Teacher, TeacherLogits, fast_precision
+from qa_edge.teacher import PRECISIONS, Pieces, Teacher, fast_precision
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write
 
 FORMAT_VERSION = 1
+CONTEXTS = "contexts.safetensors"
 SHARD_QUESTIONS = 512
 ENCODED_CONTEXTS = 256
 _ADDED_LATER = ("teacher_config_sha256",)
@@ -101,9 +102,9 @@ def label(
     }
     size = _settle_manifest(folder, manifest)["shard_questions"]
     shards = -(-len(items) // size)
-    if process == 0 and not (folder / "contexts.safetensors").exists():
+    if process == 0 and not (folder / CONTEXTS).exists():
         _write_context_pieces(folder, squad, teacher)
-    done = [(folder / _shard_name(shard)).exists() for shard in range(shards)]
+    done = [(folder / shard_name(shard)).exists() for shard in range(shards)]
     with progress("label", len(items), min(sum(done) * size, len(items))) as advance:
         for shard in range(process, shards, processes):
             if done[shard]:
@@ -115,7 +116,7 @@ def label(
                 batch_tokens=settings.batch_tokens,
                 precision=precision,
             )
-            _write_shard(folder / _shard_name(shard), logits)
+            write_shard(folder / shard_name(shard), [(one.start, one.end) for one in logits])
             done[shard] = True
             advance(len(part))
             if on_shard:
@@ -136,12 +137,12 @@ class Labels:
                 f"labels {folder} are unfinished ({len(missing)} of {len(self._shards())} shards missing): "
                 "run qa-edge label again, it goes on where it stopped"
             )
-        contexts = _read_ragged(self.folder / "contexts.safetensors", ("starts", "ends"))
+        contexts = _read_ragged(self.folder / CONTEXTS, ("starts", "ends"))
         self._piece_offsets, self._starts, self._ends = contexts["offsets"], contexts["starts"], contexts["ends"]
         self._tensors: dict[int, dict[str, np.ndarray]] = {}
 
     def _shards(self) -> list[str]:
-        return [_shard_name(i) for i in range(-(-self.questions // self.manifest["shard_questions"]))]
+        return [shard_name(i) for i in range(-(-self.questions // self.manifest["shard_questions"]))]
 
     def require(self, squad_sha256: str) -> None:
         """Refuse labels of another data set.
@@ -165,7 +166,7 @@ class Labels:
         if shard not in self._tensors:
             size = self.manifest["shard_questions"]
             rows = min(size, self.questions - shard * size)
-            path = self.folder / _shard_name(shard)
+            path = self.folder / shard_name(shard)
             self._tensors[shard] = _read_ragged(path, ("start_logits", "end_logits"), rows)
         tensors = self._tensors[shard]
         here = slice(int(tensors["offsets"][row]), int(tensors["offsets"][row + 1]))
@@ -218,7 +219,8 @@ def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _shard_name(shard: int) -> str:
+def shard_name(shard: int) -> str:
+    """File of a shard, by its number."""
     return f"questions-{shard:05d}.safetensors"
 
 
@@ -231,7 +233,7 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
             pieces += teacher.encode([""] * len(part), part)[1]
             advance(len(part))
     _write_tensors(
-        folder / "contexts.safetensors",
+        folder / CONTEXTS,
         {
             "offsets": offsets_of([len(p.starts) for p in pieces]),
             "starts": np.concatenate([p.starts for p in pieces]),
@@ -240,13 +242,14 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
     )
 
 
-def _write_shard(path: Path, logits: list[TeacherLogits]) -> None:
+def write_shard(path: Path, logits: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write the start and end logits of a shard's questions, each of shape (pieces of its context,)."""
     _write_tensors(
         path,
         {
-            "offsets": offsets_of([len(one.start) for one in logits]),
-            "start_logits": np.concatenate([one.start for one in logits]).astype(np.float16),
-            "end_logits": np.concatenate([one.end for one in logits]).astype(np.float16),
+            "offsets": offsets_of([len(start) for start, _ in logits]),
+            "start_logits": np.concatenate([start for start, _ in logits]).astype(np.float16),
+            "end_logits": np.concatenate([end for _, end in logits]).astype(np.float16),
         },
     )
 

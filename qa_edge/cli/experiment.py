@@ -44,7 +44,12 @@ _TRAIN = {name: entry for name, entry in TRAIN.items() if name not in ("epochs",
     help="Word vectors; the experiment `vectors` takes glove=FILE, encoder=FILE and both=FILE.",
 )
 @click.option("--features", metavar="FOLDER", help="Features that prepare wrote, of which the budget's share is taken.")
-@click.option("--labels", metavar="FOLDER", help="Logits that label wrote for the whole training set.")
+@click.option(
+    "--labels",
+    metavar="[NAME=]FOLDER",
+    multiple=True,
+    help="Logits that label wrote for the whole training set; `ensemble` takes one NAME=FOLDER for each teacher.",
+)
 @click.option("--teacher", metavar="NAME", help="Teacher that labels, where --labels is not given; tables score it.")
 @click.option("--encoder", metavar="NAME", help="Encoder that active learning fine-tunes.")
 @click.option("--sentence-encoder", metavar="NAME", help="Of the strategy least-confidence-clusters.")
@@ -78,7 +83,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Run an experiment: NAME of issue's questions (kd, grid, others, size, vectors), or table1 ... table8.
+    """Run an experiment: NAME is one of those that --list says, such as kd, or table1 ... table8.
 
     Each variant and seed is an ordinary run in RUNS/NAME/VARIANT-seedN. The same command goes on after a kill, and does
     nothing twice; results.md and results.json say what came out. Settings of distill hold for all variants, where a
@@ -97,10 +102,12 @@ def command(
                 raise click.UsageError("Missing argument 'NAME'; --list says which there are")
             _list(size, as_json)
             return
-        experiments = experiments_of(name)
-        vectors = values.pop("vectors")
+        vectors, labels = _vectors(values.pop("vectors")), _labels(values.pop("labels"), name)
+        experiments = experiments_of(name, tuple(labels))
         sources = Sources(
-            vectors=_vectors(vectors), **{key: values.pop(key) for key in list(values) if key in _source_names()}
+            vectors=vectors,
+            labels=labels,
+            **{key: values.pop(key) for key in list(values) if key in _source_names()},
         )
         if name in COUNTED:
             _count(name, Path(runs), sources, peers)
@@ -170,7 +177,7 @@ def _command() -> str:
 
 
 def _source_names() -> tuple[str, ...]:
-    return ("squad", "dev", "adversarial", "features", "labels", "teacher", "encoder", "sentence_encoder")
+    return ("squad", "dev", "adversarial", "features", "teacher", "encoder", "sentence_encoder")
 
 
 def _vectors(texts: tuple[str, ...]) -> dict[str, str]:
@@ -182,6 +189,22 @@ def _vectors(texts: tuple[str, ...]) -> dict[str, str]:
         if name in found:
             raise click.UsageError(f"--vectors {text}: there are vectors of this name already, {found[name]}")
         found[name] = path
+    return found
+
+
+def _labels(texts: tuple[str, ...], experiment: str) -> dict[str, str]:
+    if experiment != "ensemble":
+        if len(texts) > 1:
+            raise click.UsageError(f"experiment {experiment} has one teacher: give one --labels (ensemble takes more)")
+        return {"only": texts[0]} if texts else {}
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"--labels {text}: expected NAME=FOLDER, a name for each teacher")
+        if name in found:
+            raise click.UsageError(f"--labels {text}: there are labels of this name already, {found[name]}")
+        found[name] = folder
     return found
 
 

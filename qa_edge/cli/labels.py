@@ -1,4 +1,4 @@
-"""`qa-edge labels`: annotations that people made, back as SQuAD JSON."""
+"""`qa-edge labels`: annotations that people made, back as SQuAD JSON; the mean of what teachers said."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table
+from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table, wrong_usage
 
 
-@click.group("labels", short_help="Take annotations back from Label Studio.")
+@click.group("labels", short_help="Take annotations back from Label Studio; average teachers.")
 def command() -> None:
-    """What people labelled, checked against what they were given."""
+    """What people labelled, checked against what they were given; and the mean of several teachers' logits."""
 
 
 @command.command("config", short_help="Print the labelling interface for Label Studio.")
@@ -122,3 +122,29 @@ def import_(export: str, source: str, output: str, on_conflict: str, force: bool
     if report.problems:
         log(f"{len(report.problems)} annotations were not taken as they are; the others are in {output}")
         raise SystemExit(1)
+
+
+@command.command("average", short_help="The mean of several teachers' logits, as one teacher's.")
+@click.argument("folders", metavar="LABELS LABELS...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder of labels to write.")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@json_option
+def average(folders: tuple[str, ...], output: str, force: bool, as_json: bool) -> None:
+    """Write labels that are the mean of those of several teachers, for distill --labels: an ensemble.
+
+    LABELS are folders that qa-edge label wrote, of the same data by teachers with the same tokenizer and windows, such
+    as several fine-tunings of one encoder. The logits are averaged as they are.
+    """
+    from qa_edge.ensemble import average_labels
+
+    with wrong_usage():
+        manifest = average_labels(folders, output, force=force)
+    facts = {
+        "teachers": [source["teacher"] for source in manifest["sources"]],
+        "questions": manifest["questions"],
+        "output": output,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts({**facts, "teachers": ", ".join(facts["teachers"])}, title=manifest["teacher"])

@@ -186,6 +186,8 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
     else:
         role = f"kd-{train['interpolation']}"
     data = {} if record is None else record["data"]
+    if data.get("answered") is not None:
+        return []  # with answers to a part of its questions, no row of the paper
     chosen = bool(data.get("chosen"))
     if "questions" in recipe["inputs"]:
         chosen = _least_confident(Path(recipe["inputs"]["questions"]["path"]))

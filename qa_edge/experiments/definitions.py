@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qa_edge.noise import NOISES
 from qa_edge_runtime.errors import InputError
 
 STRATEGIES = ("random", "least-confidence", "margin", "entropy", "least-confidence-clusters")
@@ -21,6 +23,10 @@ class Variant:
     :param vectors: which of the vector files it takes; None takes the only one, `none` no vectors.
     :param chosen: trained on the questions that active learning chose, with the teacher fine-tuned on the same ones.
     :param strategy: of a loop of active learning; such a variant trains an encoder, no student.
+    :param answered: the share of the articles whose questions have answers, drawn as a budget's share is, while updates
+        are as many as with all; None gives all of them theirs.
+    :param rest: the questions of the other articles are there too, without answers; else they are left out.
+    :param labels: which of the named labels it takes, `average` the mean of all; None takes the only ones.
     """
 
     name: str
@@ -30,6 +36,9 @@ class Variant:
     vectors: str | None = None
     chosen: bool = False
     strategy: str | None = None
+    answered: float | None = None
+    rest: bool = False
+    labels: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,7 @@ class Experiment:
     :param baseline: the variant that the others are compared with.
     :param preset: of the student, where none is given.
     :param whole_articles: questions are asked of whole articles too.
+    :param noises: kinds of `noise.NOISES` that questions are asked in too; the features have noisy copies to train on.
     :param chosen: labels that active learning may choose for `chosen` variants, as a share; None has no loop.
     :param tables: of the paper, that its runs fill.
     """
@@ -50,6 +60,7 @@ class Experiment:
     baseline: str
     preset: str = "edge"
     whole_articles: bool = False
+    noises: tuple[str, ...] = ()
     chosen: float | None = None
     tables: tuple[str, ...] = ()
 
@@ -73,6 +84,11 @@ class Experiment:
 HARD = {"rho": 0.0, "mse_weight": 0.0}
 _KD = {"alignment": "rule", "mse_weight": 0.0}
 _LINEAR, _CUBIC = {"alignment": "rule", "interpolation": "linear"}, {"alignment": "rule", "interpolation": "cubic"}
+
+
+AVERAGE = "average"
+"""Name of the mean of all teachers, beside their own."""
+_A_QUARTER = 0.25
 
 
 def _papers(chosen: bool) -> tuple[Variant, ...]:
@@ -104,6 +120,28 @@ def _grid() -> tuple[Variant, ...]:
     ):
         variants.append(Variant(name=name, said=said, train={**papers, **change}))
     return tuple(variants)
+
+
+def ensemble(teachers: Sequence[str]) -> Experiment:
+    """Each of several teachers, and the mean of them; the first is the baseline.
+
+    :param teachers: names of their labels.
+    :raises InputError: if there are fewer than two, or a name is no name of a folder.
+    """
+    if len(teachers) < 2:
+        raise InputError("experiment ensemble needs --labels NAME=FOLDER of two teachers or more")
+    for name in teachers:
+        if name == AVERAGE or re.fullmatch(r"\w[\w.-]*", name) is None:
+            raise InputError(f"{name!r} cannot name labels: expected letters and digits, and not {AVERAGE}")
+    return Experiment(
+        name="ensemble",
+        question="Is the mean of several teachers a better teacher than each of them?",
+        baseline=teachers[0],
+        variants=(
+            *(Variant(name=name, said=f"teacher {name}", labels=name) for name in teachers),
+            Variant(name=AVERAGE, said=f"mean of the {len(teachers)} teachers", labels=AVERAGE),
+        ),
+    )
 
 
 _ALL = (
@@ -160,6 +198,35 @@ _ALL = (
         ),
     ),
     Experiment(
+        name="unlabelled",
+        question="What do questions without an answer add, taught by the teacher alone?",
+        baseline="quarter",
+        variants=(
+            Variant(name="quarter", said="a quarter of the articles answered", answered=_A_QUARTER),
+            Variant(
+                name="quarter-and-rest",
+                said="a quarter answered and the rest left to the teacher",
+                answered=_A_QUARTER,
+                rest=True,
+            ),
+            Variant(name="all", said="all answered"),
+        ),
+    ),
+    Experiment(
+        name="noise",
+        question="What does training on noisy questions give on such questions, and cost on clean ones?",
+        baseline="noise-0",
+        noises=NOISES,
+        variants=(
+            Variant(name="noise-0", said="no noise", train={"noise": None}),
+            *(
+                Variant(name=f"noise-{share:g}", said=f"{100 * share:g} % in noise", train={"noise": share})
+                for share in (0.15, 0.3, 0.6)
+            ),
+        ),
+    ),
+    ensemble(("first", "second")),
+    Experiment(
         name="table2",
         question="QANet before and after distillation (Table 2, Figure 7).",
         baseline="base",
@@ -195,11 +262,14 @@ COUNTED = {
 ADVERSARIAL = ("table7", "table8")
 
 
-def experiments_of(name: str) -> tuple[Experiment, ...]:
+def experiments_of(name: str, teachers: Sequence[str] = ()) -> tuple[Experiment, ...]:
     """The experiments whose runs a name stands for.
 
-    :raises InputError: if there is no such name.
+    :param teachers: names of their labels, of `ensemble`.
+    :raises InputError: if there is no such name, or `ensemble` cannot be made of these teachers.
     """
+    if name == "ensemble" and teachers:
+        return (ensemble(teachers),)
     if name in COUNTED:
         return ()
     if name not in EXPERIMENTS and name not in SAME_RUNS:

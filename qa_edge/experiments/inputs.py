@@ -5,22 +5,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import Experiment, Variant
+from qa_edge.experiments.definitions import AVERAGE, Experiment, Variant
 from qa_edge.experiments.lock import holding
 from qa_edge.experiments.share import share_of_features, share_of_squad
 from qa_edge.features import MANIFEST, Features
+from qa_edge.noise import noisy_squad
 from qa_edge.recipe import Input
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, whole_articles, write_squad
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import sha256_file
 
+if TYPE_CHECKING:
+    from qa_edge.labels import LabelSettings
+    from qa_edge.prepare import PrepareSettings
+
 Log = Callable[[str], None]
+NOISY_COPIES = 2
+"""Of each question, in features that an experiment makes for training in noise."""
 _SEED = 0
 
 
@@ -32,7 +39,8 @@ class Sources:
     :param dev: that runs are scored on, for the report alone.
     :param adversarial: other sets to score on, such as AddSent.json.
     :param vectors: files of word vectors by name; `only` is that of an experiment which has but one.
-    :param labels: logits of a teacher, for all questions of the file that `squad` or `features` are of.
+    :param labels: folders of teachers' logits by name, for all questions of the file that `squad` or `features` are
+        of; `only` is that of an experiment which has but one teacher.
     :param teacher: name or folder, which gives them where they are not given; tables have its own scores too.
     :param encoder: that active learning fine-tunes; `sentence_encoder` that clusters its questions.
     """
@@ -42,7 +50,7 @@ class Sources:
     adversarial: tuple[str, ...] = ()
     vectors: Mapping[str, str] = field(default_factory=dict)
     features: str | None = None
-    labels: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     teacher: str | None = None
     encoder: str | None = None
     sentence_encoder: str | None = None
@@ -73,17 +81,33 @@ class Sources:
             wanted = sorted(missing)
             asked = "--vectors FILE|none" if wanted == ["only"] else " ".join(f"--vectors {one}=FILE" for one in wanted)
             raise InputError(f"experiment {name} needs {asked}")
+        self._require_labels(experiment)
+        if experiment.noises and self.features is not None and not Features.open(self.features).noisy_copies:
+            raise InputError(
+                f"features {self.features} have no noisy questions, which experiment {name} trains on: qa-edge prepare"
+                f" --squad FILE --features {self.features} --noisy {NOISY_COPIES} -o NEW adds them"
+            )
+
+    def _require_labels(self, experiment: Experiment) -> None:
+        wanted = [variant.labels for variant in experiment.variants if variant.labels is not None]
+        missing = [name for name in wanted if name not in (AVERAGE, *self.labels)]
+        if missing:
+            asked = " ".join(f"--labels {name}=FOLDER" for name in missing)
+            raise InputError(f"experiment {experiment.name} needs {asked}, or others of two teachers or more")
+        if AVERAGE in wanted:
+            from qa_edge.ensemble import require_alike
+            from qa_edge.labels import Labels
+
+            require_alike([Labels(folder) for folder in self.labels.values()])
 
     def hashes(self) -> dict[str, Any]:
         """What decides training, as recipes hold inputs: evaluation data may change between commands."""
-        nouns = {"squad": "SQuAD file", "features": "features", "labels": "labels"}
-        marks = {"features": MANIFEST, "labels": MANIFEST}
-        found = {
-            name: asdict(Input.of(path, nouns[name], marks.get(name, "")))
-            for name in nouns
-            if (path := getattr(self, name)) is not None
-        }
-        return found
+        found = {} if self.squad is None else {"squad": Input.of(self.squad, "SQuAD file")}
+        if self.features is not None:
+            found["features"] = Input.of(self.features, "features", MANIFEST)
+        for name, folder in self.labels.items():
+            found["labels" if name == "only" else f"labels-{name}"] = Input.of(folder, "labels", MANIFEST)
+        return {name: asdict(one) for name, one in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +145,11 @@ class Inputs:
         lock: Path,
         log: Log,
         choose: Callable[[int], tuple[Path, Path]],
-        label_settings: Any = None,
+        prepare_settings: PrepareSettings | None = None,
+        label_settings: LabelSettings | None = None,
     ) -> None:
         self.folder, self.sources, self.budget, self.log, self.choose = folder, sources, budget, log, choose
-        self.lock, self.label_settings = lock, label_settings
+        self.lock, self.prepare_settings, self.label_settings = lock, prepare_settings, label_settings
 
     def squad(self) -> Path:
         """SQuAD JSON of the budget's share of the articles."""
@@ -139,11 +164,22 @@ class Inputs:
         return path
 
     def features(self, variant: Variant, seed: int) -> Path:
-        """Features of a variant: those given, or made of the SQuAD file; a share of them, or of what was chosen."""
+        """What a variant trains on: the budget's share, or a part of it, or all of it with answers to a part."""
+        whole = self.all_features(variant, seed)
+        if variant.answered is None:
+            return whole
+        folder = self.folder / f"features-{variant.name}"
+        with self._making(folder) as missing:
+            if missing:
+                share_of_features(whole, folder, variant.answered, rest=variant.rest)
+        return folder
+
+    def all_features(self, variant: Variant, seed: int) -> Path:
+        """Features of the budget's share, of those given or made of the SQuAD file; or of what was chosen."""
         if variant.chosen:
             data, _ = self.choose(seed)
             folder = self.folder / f"chosen-seed{seed}" / "features"
-        elif self.sources.features is not None or self.sources.labels is not None:
+        elif self.sources.features is not None or self.sources.labels:
             # A teacher's labels are those of the whole file, so that the whole is prepared.
             whole = Path(self.sources.features) if self.sources.features else self._whole_features(variant)
             if self.budget.share == 1:
@@ -165,7 +201,7 @@ class Inputs:
         with self._making(folder) as missing:
             if missing:
                 self.log(f"preparing {data.name}")
-                prepare(data, folder, vectors_path=vectors)
+                prepare(data, folder, vectors_path=vectors, settings=self.prepare_settings)
         found = Features.open(folder).manifest
         if found["vectors_sha256"] != (None if vectors is None else _hash(vectors)):
             raise DataError(
@@ -184,13 +220,21 @@ class Inputs:
 
         :raises InputError: if no teacher was given.
         """
+        from qa_edge.ensemble import average_labels
         from qa_edge.labels import Labels, label
 
         if variant.chosen:
             data, found = self.choose(seed)
             teacher, folder = str(found), self.folder / f"chosen-seed{seed}" / "labels"
-        elif self.sources.labels is not None:
-            return Path(self.sources.labels)
+        elif variant.labels == AVERAGE:
+            folder = self.folder / f"labels-{AVERAGE}"
+            with self._making(folder) as missing:
+                if missing:
+                    self.log(f"averaging the logits of {', '.join(self.sources.labels)}")
+                    average_labels(list(self.sources.labels.values()), folder)
+            return folder
+        elif self.sources.labels:
+            return Path(self.sources.labels[variant.labels or "only"])
         elif self.sources.teacher is not None and self.sources.squad is not None:
             data, teacher, folder = self.squad(), self.sources.teacher, self.folder / "labels"
         else:
@@ -218,6 +262,7 @@ class Inputs:
         found = [self._drawn("dev", path, dev, self.budget.dev)]
         if experiment.whole_articles:
             found.append(self._drawn("articles", path, whole_articles(dev), self.budget.articles, "-whole-articles"))
+        found += [self._in_noise(found[0], noise) for noise in experiment.noises]
         for name in self.sources.adversarial:
             path = Path(name)
             count = read_squad(path).answered
@@ -238,6 +283,14 @@ class Inputs:
                 write_squad(path, sample_questions(squad, questions, _SEED))
         return ScoringSet(key=key, path=path, questions=questions, of=count)
 
+    def _in_noise(self, clean: ScoringSet, noise: str) -> ScoringSet:
+        """The same questions as `evaluate --noise` asks them."""
+        path = self.folder / f"{clean.path.stem}-{noise}.json"
+        with self._making(path) as missing:
+            if missing:
+                write_squad(path, noisy_squad(read_squad(clean.path), noise, _SEED))
+        return replace(clean, key=noise, path=path)
+
     def data_of(self, variant: Variant, features: Features) -> dict[str, Any]:
         """What a run was trained on, for its record; a share is named as one."""
         found = features.manifest
@@ -248,9 +301,11 @@ class Inputs:
             "questions": found["questions"],
             "contexts": found["contexts"],
             "articles": len(set(features.context_article.tolist())),
+            "unanswered": int((features.answer_start < 0).sum()),
             "heldout_questions": found["heldout_questions"],
             "vectors": found["vectors"],
             "chosen": variant.chosen,
+            "answered": variant.answered,
         }
 
     def _vectors(self, variant: Variant) -> str | None:

@@ -112,7 +112,8 @@ def _variant(
         "steps": sorted({one.record["steps"] for one in own}),
         "training_hours": round(sum(one.record["training_hours"] for one in own), 3),
         "parameters": own[0].record["parameters"],
-        "questions": own[0].record["data"]["questions"],
+        # Older records do not say how many have no answer.
+        **{name: own[0].record["data"].get(name, 0) for name in ("articles", "questions", "unanswered")},
         "teacher": own[0].record["teacher"],
         "heldout": {name: round(fmean(one[name] for one in heldout), 3) for name in METRICS} if heldout else None,
         "scores": {},

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SAID = {"dev": "paragraphs", "articles": "whole articles"}
+from qa_edge.noise import NOISES
+
+_SAID = {
+    "dev": "paragraphs",
+    "articles": "whole articles",
+    "lowercase": "questions in lower case",
+    "typos": "mistyped questions",
+    "unpunctuated": "questions without punctuation",
+    "combined": "questions with all three",
+}
 _NAMES = (("exact_match", "EM"), ("f1", "F1"))
 
 
@@ -20,7 +29,7 @@ def results_page(results: Mapping[str, Any], command: str) -> str:
     if runs["finished"] < runs["planned"]:
         parts.append(f"**Unfinished: {runs['finished']} of {runs['planned']} runs.** The same command goes on.")
     if variants:
-        parts.append(f"**Result.** {conclusion(results)}")
+        parts += [f"**Result.** {conclusion(results)}", _side_by_side(results)]
         for key in results["tests"]:
             parts += [_title(results, key), _scores_table(results, key)]
         parts += [_choice(results), _made(results)]
@@ -116,6 +125,23 @@ def _scores_table(results: Mapping[str, Any], key: str) -> str:
     return f"{markdown_table(rows)}\n\n{note}"
 
 
+def _side_by_side(results: Mapping[str, Any]) -> str:
+    """F1 on all test sets; on questions in noise with its distance from the same questions as they are."""
+    tests = results["tests"]
+    if len(tests) < 2:
+        return ""
+    rows = [["", *(_SAID.get(key, key) for key in tests)]]
+    for variant in results["variants"]:
+        scores = {key: one["f1"]["mean"] for key, one in variant["scores"].items()}
+        cells = []
+        for key in tests:
+            apart = f" ({scores[key] - scores['dev']:+.2f})" if key in NOISES and {"dev", key} <= scores.keys() else ""
+            cells.append(f"{scores[key]:.2f}{apart}" if key in scores else "")
+        rows.append([variant["said"], *cells])
+    noisy = " In brackets: less the same questions as they are." if any(key in NOISES for key in tests) else ""
+    return f"## F1, side by side\n\n{markdown_table(rows)}\n\nMeans over the seeds.{noisy}"
+
+
 def _choice(results: Mapping[str, Any]) -> str:
     """What a choice between the variants may look at."""
     scored = [variant for variant in results["variants"] if variant["heldout"]]
@@ -149,8 +175,11 @@ def _made(results: Mapping[str, Any]) -> str:
         else "**The runs made different numbers of updates.**"
     )
     teachers = sorted({variant["teacher"] for variant in results["variants"] if variant["teacher"]})
+    parts = {variant["said"]: _trained_on(variant) for variant in results["variants"]}
+    same = len(set(parts.values())) == 1
+    trained = _trained_on(data) if same else "; ".join(f"{said}: {part}" for said, part in parts.items())
     lines = [
-        f"{results['size']}: {of} ({data['articles']:,} articles, {data['questions']:,} questions);"
+        f"{results['size']}: {of} ({trained});"
         f" vectors {data['vectors'] or 'none'}; teacher"
         f" {', '.join(teachers) or 'none'};"
         f" git {', '.join(results['git'])}. {steps}",
@@ -159,6 +188,11 @@ def _made(results: Mapping[str, Any]) -> str:
         + ".",
     ]
     return "## How\n\n" + "\n\n".join(lines)
+
+
+def _trained_on(data: Mapping[str, Any]) -> str:
+    unanswered = f", {data['unanswered']:,} of them without an answer" if data.get("unanswered") else ""
+    return f"{data['articles']:,} articles, {data['questions']:,} questions{unanswered}"
 
 
 def _curve_table(curves: Mapping[str, Any], metric: str, name: str) -> str:

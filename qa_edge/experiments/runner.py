@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import Experiment, Variant
-from qa_edge.experiments.inputs import Inputs, ScoringSet, Sources
+from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
 from qa_edge.experiments.lock import holding
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
@@ -65,8 +65,11 @@ class Plan:
         if fixed:
             raise InputError(f"{', '.join(sorted(fixed))} are the budget's: leave them out of the settings")
         for variant in self.experiment.variants:
-            if variant.strategy is None:
-                self.settings(variant, 0, questions=1)  # refuses what cannot be, before the work
+            if variant.strategy is not None:
+                continue
+            found = self.settings(variant, 0, questions=1)  # refuses what cannot be, before the work
+            if (variant.rest or variant.labels) and not (found.rho or found.mse_weight):
+                raise InputError(f"variant {variant.name} learns from a teacher: rho and mse-weight cannot both be 0")
 
     @property
     def folder(self) -> Path:
@@ -79,13 +82,16 @@ class Plan:
         return [Run(variant, seed) for seed in range(self.budget.seeds) for variant in self.experiment.variants]
 
     def settings(self, variant: Variant, seed: int, *, questions: int) -> TrainSettings:
-        """How a run trains: the paper's defaults, or a schedule that ends where there are fewer passes than its 30."""
+        """How a run trains: the paper's defaults, or a schedule that ends where there are fewer passes than its 30.
+
+        :param questions: of a pass over the budget's share.
+        """
         from qa_edge.train import TrainSettings
 
         chosen: dict[str, Any] = {}
+        batch = self.train.get("batch_size", SHORT_BATCH if self.budget.is_short else TrainSettings.batch_size)
+        total = self.budget.epochs * max(1, questions // batch)
         if self.budget.is_short:
-            batch = self.train.get("batch_size", SHORT_BATCH)
-            total = self.budget.epochs * max(1, questions // batch)
             log_every = min(TrainSettings.log_every, max(1, total // EVALUATIONS))
             chosen = {
                 "batch_size": batch,
@@ -96,6 +102,8 @@ class Plan:
                 "save_every": log_every * max(1, TrainSettings.save_every // log_every),
             }
         chosen |= {**self.train, **variant.train}
+        if variant.answered is not None:
+            chosen["least_updates"] = max(total, chosen.get("least_updates", 0))
         return TrainSettings(**chosen, epochs=self.budget.epochs, seed=seed)
 
     def sizes(self, variant: Variant) -> dict[str, Any]:
@@ -181,7 +189,9 @@ class _Work:
         from accelerate import PartialState
 
         from qa_edge.labels import LabelSettings
+        from qa_edge.prepare import PrepareSettings
 
+        in_noise = plan.experiment.noises or plan.train.get("noise")
         self.plan, self.log, self.state = plan, log, PartialState()
         self.inputs = Inputs(
             plan.folder / "inputs",
@@ -190,6 +200,7 @@ class _Work:
             lock=plan.runs / LOCKS / f"{plan.experiment.name}-inputs.lock",
             log=log,
             choose=self.choose,
+            prepare_settings=PrepareSettings(noisy=NOISY_COPIES if in_noise else None),
             label_settings=LabelSettings(**plan.label),
         )
         self.tests: list[ScoringSet] = self.inputs.test_sets(plan.experiment)
@@ -236,7 +247,8 @@ class _Work:
 
         features = self.inputs.features(run.variant, run.seed)
         found = Features.open(features)
-        settings = self.plan.settings(run.variant, run.seed, questions=len(found))
+        share = Features.open(self.inputs.all_features(run.variant, run.seed))
+        settings = self.plan.settings(run.variant, run.seed, questions=len(share))
         taught = bool(settings.rho or settings.mse_weight)
         labels = self.inputs.labels(run.variant, run.seed) if taught else None
         recipe = Recipe.of(

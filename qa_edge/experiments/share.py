@@ -34,17 +34,20 @@ def share_of_squad(squad: Squad, share: float, seed: int = SEED) -> Squad:
     return replace(squad, articles=tuple(squad.articles[place] for place in places))
 
 
-def share_of_features(source: str | Path, output: str | Path, share: float, seed: int = SEED) -> None:
+def share_of_features(
+    source: str | Path, output: str | Path, share: float, *, rest: bool = False, seed: int = SEED
+) -> None:
     """Write features of a share of the articles that others train on; labels of all of them fit it as they did.
 
     Words, characters, vectors and held-out articles stay those of the whole.
 
+    :param rest: keep the other articles too, as if nobody had answered their questions; else they are left out.
     :raises DataError: if the features cannot be read, or `output` cannot be written.
     """
     whole = Features.open(source)
     articles = np.unique(whole.context_article)
     chosen = articles[drawn_articles(len(articles), share, seed)]
-    contexts = np.flatnonzero(np.isin(whole.context_article, chosen))
+    contexts = np.flatnonzero(np.isin(whole.context_article, articles if rest else chosen))
     questions = np.flatnonzero(np.isin(whole.question_context, contexts))
     context_rows, context_offsets = _rows(whole.context_offsets, contexts)
     text_rows, text_offsets = _rows(whole.text_offsets, contexts)
@@ -63,8 +66,14 @@ def share_of_features(source: str | Path, output: str | Path, share: float, seed
         arrays[name] = getattr(whole, name)[context_rows]
     for name in ("context_number", "context_article"):
         arrays[name] = getattr(whole, name)[contexts]
-    for name in ("question_number", "answer_start", "answer_end"):
-        arrays[name] = getattr(whole, name)[questions]
+    arrays["question_number"] = whole.question_number[questions]
+    answered = np.isin(whole.context_article[whole.question_context[questions]], chosen)
+    for name in ("answer_start", "answer_end"):
+        arrays[name] = np.where(answered, getattr(whole, name)[questions], -1).astype(np.int32)
+    if whole.noisy_tokens is not None and whole.noisy_offsets is not None:
+        copies = (questions[:, None] * whole.noisy_copies + np.arange(whole.noisy_copies)).ravel()
+        noisy_rows, arrays["noisy_offsets"] = _rows(whole.noisy_offsets, copies)
+        arrays["noisy_tokens"] = whole.noisy_tokens[noisy_rows]
     tokens = np.concatenate([arrays["context_tokens"], arrays["question_tokens"]])
     known = np.count_nonzero(whole.form_words[tokens])
     manifest = {
@@ -75,7 +84,13 @@ def share_of_features(source: str | Path, output: str | Path, share: float, seed
         "unlabelled_questions": int((arrays["answer_start"] < 0).sum()),
         "misplaced_answers": 0,
         "known_token_share": round(known / max(len(tokens), 1), 4),
-        "share": {"share": share, "seed": seed, "articles": len(chosen), "of_articles": len(articles)},
+        "share": {
+            "share": share,
+            "seed": seed,
+            "articles": len(chosen),
+            "of_articles": len(articles),
+            **({"rest": "without answers"} if rest else {}),
+        },
     }
     with atomic_folder(output) as folder:
         from safetensors.numpy import save

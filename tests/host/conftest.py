@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,22 @@ def tiny_labels(tiny_squad_path: Path, tiny_teacher_path: Path) -> Labels:
     return Labels(
         label(tiny_squad_path, str(tiny_teacher_path), tiny_squad_path.with_name("labels"), settings=settings)
     )
+
+
+@pytest.fixture(scope="session")
+def other_labels(tiny_squad_path: Path, tiny_teacher_path: Path) -> Labels:
+    """Of another teacher with the same tokenizer: a tokenizer that is trained again may have other pieces."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from qa_edge.labels import Labels, LabelSettings, label
+
+    teacher = shutil.copytree(tiny_teacher_path, tiny_squad_path.with_name("other-teacher"))
+    tensors = load_file(teacher / "model.safetensors")
+    head = np.random.default_rng(1).normal(size=tensors["qa_outputs.weight"].shape).astype(np.float32)
+    save_file({**tensors, "qa_outputs.weight": head}, teacher / "model.safetensors", metadata={"format": "pt"})
+    settings = LabelSettings(window=WINDOW, stride=STRIDE, precision="fp32", batch_tokens=1024)
+    return Labels(label(tiny_squad_path, str(teacher), tiny_squad_path.with_name("other-labels"), settings=settings))
 
 
 @pytest.fixture(scope="session")

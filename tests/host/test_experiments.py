@@ -13,15 +13,18 @@ import pytest
 from tiny_teacher import ran, run
 
 from qa_edge.experiments.budget import PRESETS, Budget, parse_budget
+from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.cost import questions_trained
-from qa_edge.experiments.definitions import EXPERIMENTS, experiments_of, names
+from qa_edge.experiments.definitions import EXPERIMENTS, ensemble, experiments_of, names
 from qa_edge.experiments.inputs import Sources
 from qa_edge.experiments.results import collect_results
-from qa_edge.experiments.results_page import conclusion
+from qa_edge.experiments.results_page import conclusion, results_page
 from qa_edge.experiments.runner import Plan, run_experiment, runs_of, scored_files
 from qa_edge.experiments.share import drawn_articles, share_of_features
 from qa_edge.features import Features
 from qa_edge.labels import Labels
+from qa_edge.noise import NOISES
+from qa_edge.noisy_questions import add_noisy_questions
 from qa_edge.question_scores import score_questions
 from qa_edge.squad import read_squad, references
 from qa_edge.train import Trainer
@@ -62,7 +65,9 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> Iterat
 
 @pytest.fixture
 def plan(one_thread: None, tiny_squad_path: Path, tiny_features: Features, tiny_labels: Labels, tmp_path: Path) -> Plan:
-    sources = Sources(dev=str(tiny_squad_path), features=str(tiny_features.folder), labels=str(tiny_labels.folder))
+    sources = Sources(
+        dev=str(tiny_squad_path), features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)}
+    )
     return Plan(
         experiment=runs_of(EXPERIMENTS["kd"], ("hard", "rule-cubic")),
         runs=tmp_path / "runs",
@@ -203,6 +208,93 @@ def test_distillation_on_what_least_confidence_chose(
     assert "**Unfinished: 2 of 5 runs.**" in shown
 
 
+def test_questions_without_answers_are_those_of_whole_articles_at_equal_updates(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(plan, experiment=EXPERIMENTS["unlabelled"], budget=replace(BUDGET, epochs=1))
+    with killed_at(monkeypatch, "qa_edge.experiments.inputs.share_of_features", 3):
+        run_experiment(whole)
+    assert [path.name for path in whole.folder.glob("*-seed*")] == ["quarter-seed0"]
+    assert run_experiment(whole) == []
+    quarter, rest, everything = (
+        Features.open(whole.folder / "inputs" / name)
+        for name in ("features-quarter", "features-quarter-and-rest", "features")
+    )
+    (article,) = set(quarter.context_article.tolist())
+    answered = rest.context_article[rest.question_context] == article
+    assert rest.question_number[answered].tolist() == quarter.question_number.tolist()
+    for name in ("answer_start", "answer_end"):
+        own, known = getattr(rest, name), getattr(everything, name)
+        assert (own[~answered] == -1).all() and (known >= 0).all() and len(own) == len(known) == 54
+        assert own[answered].tolist() == known[answered].tolist() == getattr(quarter, name).tolist()
+    assert np.array_equal(rest.question_tokens, everything.question_tokens)
+    with pytest.raises(InputError, match="quarter-and-rest learns from a teacher"):
+        replace(whole, train={"rho": 0.0, "mse_weight": 0.0})
+    found = collect_results(whole, scored_files(whole), resamples=200)
+    assert found["equal_steps"] and [one["steps"] for one in found["variants"]] == [[54 // 8]] * 3
+    assert [(one["questions"], one["unanswered"]) for one in found["variants"]] == [(18, 0), (54, 36), (54, 0)]
+    page = results_page(found, "again")
+    assert "left to the teacher: 3 articles, 54 questions, 36 of them without an answer; all answered: 3 art" in page
+    # With answers to a part of them, a run is no row of the paper's tables.
+    roles = [one.role for one in find_runs(whole.folder)[0]]
+    assert len(roles) == 1 and roles[0].endswith(":all")
+
+
+def test_noise_is_scored_as_evaluate_does(plan: Plan, tiny_squad_path: Path, tmp_path: Path) -> None:
+    clean, noisy = plan.sources.features, tmp_path / "noisy"
+    assert clean is not None
+    lines = ("experiment", "noise", "--runs", tmp_path / "runs", "--dev", tiny_squad_path, "--batch-size", "8")
+    lines += ("--only", "noise-0", "--only", "noise-0.6", "--budget", "share=0.4,epochs=1,dev=12")
+    lines += ("--labels", plan.sources.labels["only"])
+    lines += tuple(word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size)))
+    refused = run(*lines, "--features", clean)
+    assert refused.exit_code == 2 and f"--features {clean} --noisy 2 -o NEW adds them" in refused.stderr
+    add_noisy_questions(clean, tiny_squad_path, noisy, copies=2)
+    shown = ran(*lines, "--features", noisy)
+    folder = tmp_path / "runs" / "noise"
+    part, whole = Features.open(folder / "inputs" / "features"), Features.open(noisy)
+    places = np.searchsorted(whole.question_number, part.question_number)
+    assert part.noisy_copies == 2 and 0 < len(part) < len(whole)
+    for row, place in enumerate(places):
+        assert all(np.array_equal(part.question(row, copy), whole.question(place, copy)) for copy in (-1, 0, 1))
+    asked = ("--squad", tiny_squad_path, "--sample", "12", "--noise", "all", "--json")
+    for variant, share in (("noise-0", None), ("noise-0.6", 0.6)):
+        own = folder / f"{variant}-seed0"
+        assert json.loads((own / "recipe.json").read_text())["train"]["noise"] == share
+        scores = json.loads((own / "evaluations.json").read_text())
+        told = json.loads(ran("evaluate", own, *asked))
+        expected = {"dev": told["f1"], **{one["noise"]: one["f1"] for one in told["noises"]}}
+        assert {key: one["f1"] for key, one in scores.items()} == pytest.approx(expected) and len(expected) == 5
+    for variant in json.loads((folder / "results.json").read_text())["variants"]:
+        f1 = [variant["scores"][key]["f1"]["mean"] for key in ("dev", *NOISES)]
+        cells = (f"{f1[0]:.2f}", *(f"{noisy:.2f} ({noisy - f1[0]:+.2f})" for noisy in f1[1:]))
+        assert f"| {variant['said']} | {' | '.join(cells)} |" in shown
+    assert "| paragraphs | questions in lower case | mistyped questions |" in shown
+
+
+def test_the_mean_of_teachers_stands_beside_each_of_them(
+    plan: Plan, other_labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plan.sources.labels["only"]
+    sources = replace(plan.sources, labels={"one": first, "two": str(other_labels.folder)})
+    whole = replace(plan, experiment=ensemble(("one", "two")), sources=sources, budget=replace(BUDGET, epochs=1))
+    with killed_at(monkeypatch, "qa_edge.ensemble.write_shard", 1):
+        run_experiment(whole)
+    assert not (whole.folder / "inputs" / "labels-average").exists()
+    assert run_experiment(whole) == []
+    read = {
+        name: json.loads((whole.folder / f"{name}-seed0" / "recipe.json").read_text())["inputs"]["labels"]["path"]
+        for name in ("one", "two", "average")
+    }
+    average = whole.folder / "inputs" / "labels-average"
+    assert read == {"one": first, "two": str(other_labels.folder), "average": str(average)}
+    found = collect_results(whole, scored_files(whole), resamples=200)
+    assert found["baseline"] == "one" and found["variants"][2]["teacher"] == "mean of teacher, other-teacher"
+    assert [bool(one["difference"]) for one in found["variants"]] == [False, True, True]
+    with pytest.raises(DataError, match=r"of one teacher: an average needs others"):
+        run_experiment(replace(whole, sources=replace(sources, labels={"one": first, "two": first})))
+
+
 def test_budgets() -> None:
     assert parse_budget("share=0.25,epochs=4,seeds=2") == Budget(share=0.25, epochs=4, seeds=2)
     assert parse_budget("small,seeds=3,dev=2000") == replace(PRESETS["small"], seeds=3, dev=2000)
@@ -254,6 +346,12 @@ def test_every_experiment_can_be_listed_and_costed() -> None:
         ("experiment kd --dev d.json --features f --only soft", "has no variant 'soft'; there are hard, rule"),
         ("experiment kd --dev d.json --features f --process 2 --processes 2", "process 2 is not one of 2"),
         ("experiment vectors --dev d.json --squad a.json --vectors glove=g.txt", "--vectors both=FILE"),
+        ("experiment kd --dev d.json --features f --labels a --labels b", "give one --labels"),
+        ("experiment ensemble --dev d.json --features f", "needs --labels first=FOLDER --labels second=FOLDER"),
+        ("experiment ensemble --dev d.json --features f --labels a=f", "of two teachers or more"),
+        ("experiment ensemble --dev d.json --features f --labels f", "expected NAME=FOLDER"),
+        ("experiment ensemble --dev d.json --features f --labels a=f --labels a=g", "of this name already"),
+        ("experiment ensemble --dev d.json --features f --labels a=f --labels average=g", "cannot name labels"),
         ("experiment table4 --dev d.json --squad a.json", "needs --squad and --encoder"),
         ("experiment table7 --dev d.json --squad a.json --vectors none", "needs --adversarial AddOneSent"),
         ("experiment table3", "needs --peers"),
