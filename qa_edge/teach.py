@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qa_edge.accelerator import open_accelerator
+from qa_edge.attention import fast_attention
 from qa_edge.checkpoint import STATE, TrainingState
 from qa_edge.evaluate import predict_with_teacher
 from qa_edge.flat import FlatParameters
@@ -138,7 +139,10 @@ def teach(
         if is_main:
             log(f"{len(examples):,} windows; {sum(p.numel() for p in teacher.model.parameters()):,} weights")
         tuning = _FineTuning(folder, teacher, examples, settings, accelerator)
-        with noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted:
+        with (
+            noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted,
+            fast_attention(teacher.model, device=accelerator.device, precision=settings.precision),
+        ):
             steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
         finished = steps == total
         if finished and is_main:
@@ -221,7 +225,7 @@ class _FineTuning:
             self.flat.gradient.copy_(accelerator.reduce(self.flat.gradient, "mean"))
         norm = torch.linalg.vector_norm(self.flat.gradient)
         self.flat.gradient.mul_((settings.gradient_norm / (norm + 1e-6)).clamp(max=1.0))
-        self.flat.weights.sub_(self.flat.weights * self.decayed, alpha=rate * settings.weight_decay)
+        self.flat.weights.addcmul_(self.flat.weights, self.decayed, value=-rate * settings.weight_decay)
         self.optimiser.step()
         return loss.detach()
 
