@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qa_edge.batches import build_batch
+from qa_edge.batches import build_batch, moved
 from qa_edge.checkpoint import load_student
 from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, read_tensors
 from qa_edge.progress import progress
@@ -133,7 +133,7 @@ class TrainedStudent:
                 batch = build_batch(
                     [numbers[i][1] for i in rows], [numbers[i][0] for i in rows], words, characters, self.vectors
                 )
-                output = self.model(batch.to(device)).float().cpu().numpy()
+                output = self.model(moved(batch, device)).float().cpu().numpy()
                 for place, i in enumerate(rows):
                     results[i] = output[place, :, : len(numbers[i][1])].copy()
         self.model.train(training)

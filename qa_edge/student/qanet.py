@@ -43,10 +43,6 @@ class Batch:
     context_lengths: Tensor
     question_lengths: Tensor
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
-
 
 class QANet(nn.Module):
     """The student network (Yu et al., 2018; sizes of Boreshban et al., section 4.1.2).
