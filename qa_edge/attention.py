@@ -29,9 +29,9 @@ def matmul_attention(
 ) -> tuple[Tensor, None]:
     """Attention as two matrix products and a softmax, in the form that transformers' `AttentionInterface` asks for.
 
-    PyTorch's fused attention has a slow backward pass on a CPU in bfloat16 (2.13, AMX, both ways: 60 against 25 ms for 16
-    windows of 160 pieces and 12 heads, 55 against 42 for 8 of 320; an update of MiniLM takes a seventh less time). Whatever is not plain
-    attention in bfloat16 under a mask of booleans goes to the fused one.
+    PyTorch's fused attention has a slow backward pass on a CPU in bfloat16 (2.13, AMX, both ways: 60 against 25 ms for
+    16 windows of 160 pieces and 12 heads, 55 against 42 for 8 of 320; an update of MiniLM takes a seventh less time).
+    Whatever is not plain attention in bfloat16 under a mask of booleans goes to the fused one.
 
     :param query: shape (batch, heads, pieces, head size); `key` and `value` likewise.
     :param attention_mask: True where a piece is seen, shape (batch, 1, pieces, pieces).

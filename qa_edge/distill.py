@@ -16,6 +16,7 @@ from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, Features
 from qa_edge.labels import Labels, LabelSettings, label
+from qa_edge.lock import alone_in
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
 from qa_edge.scores import settle_scores
@@ -198,47 +199,49 @@ def distill(
     settings = TrainSettings(**{**asdict(recipe.train), "max_steps": max_steps})
     accelerator = open_accelerator(settings.precision)
     log = log if accelerator.is_main_process else (lambda message: None)
-    if accelerator.is_main_process:
-        settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
-    accelerator.wait_for_everyone()
-    features = _features(run, recipe, accelerator, log)
-    labels = _labels(run, recipe, accelerator, log)
-    data = TrainingData(
-        features,
-        labels,
-        strategy=settings.alignment,
-        context_limit=settings.context_limit,
-        questions=_questions(recipe),
-    )
-    if labels is not None:
-        log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
-    heldout = _heldout(features, settings.seed)
-    if accelerator.is_main_process:
-        copy_inputs(features.folder, run)
-        if heldout.articles:
-            write_squad(run / HELDOUT, heldout)
-    accelerator.wait_for_everyone()
-    model = _student(recipe, features, settings.seed)
-    weights, bare = count_parameters(model)
-    log(f"student of {weights:,} weights, {bare:,} without embeddings")
-    student = TrainedStudent(model, *read_inputs(features.folder))
-    trainer = Trainer(run, student, data, heldout, settings, accelerator=accelerator, on_step=on_step)
-    log(f"training on {len(data):,} questions, {trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all")
-    state = train_slice(trainer, log, deadline=deadline)
-    scores = None
-    if state.finished and "dev" in recipe.inputs:
+    with alone_in(run, enabled=accelerator.is_main_process):
         if accelerator.is_main_process:
-            scores = _score(run, recipe, accelerator, log)
+            settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
         accelerator.wait_for_everyone()
-    return DistillReport(
-        run=str(run),
-        steps=state.step,
-        total_steps=trainer.total_steps,
-        finished=state.finished,
-        best_step=state.best_step if state.best_step >= 0 else None,
-        heldout_f1=state.best_f1 if state.best_step >= 0 and heldout.articles else None,
-        scores=scores,
-    )
+        features = _features(run, recipe, accelerator, log)
+        labels = _labels(run, recipe, accelerator, log)
+        data = TrainingData(
+            features,
+            labels,
+            strategy=settings.alignment,
+            context_limit=settings.context_limit,
+            questions=_questions(recipe),
+        )
+        if labels is not None:
+            log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
+        heldout = _heldout(features, settings.seed)
+        if accelerator.is_main_process:
+            copy_inputs(features.folder, run)
+            if heldout.articles:
+                write_squad(run / HELDOUT, heldout)
+        accelerator.wait_for_everyone()
+        model = _student(recipe, features, settings.seed)
+        weights, bare = count_parameters(model)
+        log(f"student of {weights:,} weights, {bare:,} without embeddings")
+        student = TrainedStudent(model, *read_inputs(features.folder))
+        trainer = Trainer(run, student, data, heldout, settings, accelerator=accelerator, on_step=on_step)
+        updates = f"{trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all"
+        log(f"training on {len(data):,} questions, {updates}")
+        state = train_slice(trainer, log, deadline=deadline)
+        scores = None
+        if state.finished and "dev" in recipe.inputs:
+            if accelerator.is_main_process:
+                scores = _score(run, recipe, accelerator, log)
+            accelerator.wait_for_everyone()
+        return DistillReport(
+            run=str(run),
+            steps=state.step,
+            total_steps=trainer.total_steps,
+            finished=state.finished,
+            best_step=state.best_step if state.best_step >= 0 else None,
+            heldout_f1=state.best_f1 if state.best_step >= 0 and heldout.articles else None,
+            scores=scores,
+        )
 
 
 def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Features:

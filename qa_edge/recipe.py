@@ -60,21 +60,16 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, begun: bool) -> No
     :param begun: there is training to go on with; before that a recipe is replaced, so that a mistake can be mended.
     :raises DataError: if the folder belongs to something else, or to a run with other settings.
     """
+    make_folder(folder)
     exists = (folder / FILE).exists()
     if not exists:
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} is a file; name a folder for the run")
-        entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+        entries = sorted(entry.name for entry in folder.iterdir())
         # What a kill left under a temporary name is nobody's.
         others = [name for name in entries if name not in STEPS and not (name[0] == "." and name.endswith(".tmp"))]
         if others:
             raise DataError(
                 f"{folder} holds {others[0]} but no {FILE}, so that it is no run to go on with; name another folder"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot make {folder}: {error.strerror or error}; name another path") from error
     if not exists or (not begun and read_recipe(folder).get("kind") == recipe.get("kind")):
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         whole = {"format_version": FORMAT_VERSION, "created": created, "versions": _versions(), **recipe}
@@ -87,6 +82,19 @@ def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, begun: bool) -> No
                 f"{folder} was begun with {_said(name, found)}, this command has {_said(name, new)}: "
                 "name another folder, or give the settings that it was begun with"
             )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder, unless it is there.
+
+    :raises DataError: if it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder for the run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {folder}: {error.strerror or error}; name another path") from error
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

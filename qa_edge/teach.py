@@ -22,6 +22,7 @@ from qa_edge.checkpoint import STATE, TrainingState
 from qa_edge.evaluate import predict_with_teacher
 from qa_edge.flat import FlatParameters
 from qa_edge.interrupt import noticing_interrupt
+from qa_edge.lock import alone_in
 from qa_edge.metrics import FILE as METRICS
 from qa_edge.progress import progress
 from qa_edge.recipe import Input, settle_recipe
@@ -119,42 +120,43 @@ def teach(
     dev = None if dev_path is None else read_squad(dev_path)
     accelerator = open_accelerator(settings.precision)
     is_main = accelerator.is_main_process
-    if is_main:
-        paths = {"squad": squad_path, "dev": dev_path}
-        inputs = {name: asdict(Input.of(path, "SQuAD file")) for name, path in paths.items() if path is not None}
-        begun = (folder / STATE).exists() or (folder / CONFIG).exists()
-        recipe = {"kind": "teach", "encoder": encoder, "inputs": inputs, "train": asdict(settings)}
-        settle_recipe(folder, recipe, begun=begun)
-    accelerator.wait_for_everyone()
-    steps = total = 0
-    finished = (folder / CONFIG).exists()
-    if not finished:
-        torch.manual_seed(settings.seed)  # of a new head
-        device = str(accelerator.device)
-        window, stride = settings.window, settings.stride
-        teacher = Teacher.load(encoder, device=device, window=window, stride=stride, new_head=True)
-        if settings.dropout is not None:
-            _set_dropout(teacher.model, settings.dropout)
-        examples = encode_examples(teacher, squad)
+    with alone_in(folder, enabled=is_main):
         if is_main:
-            log(f"{len(examples):,} windows; {sum(p.numel() for p in teacher.model.parameters()):,} weights")
-        tuning = _FineTuning(folder, teacher, examples, settings, accelerator)
-        with (
-            noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted,
-            fast_attention(teacher.model, device=accelerator.device, precision=settings.precision),
-        ):
-            steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
-        finished = steps == total
-        if finished and is_main:
-            _save_model(teacher, folder)
-            shutil.rmtree(folder / STATE, ignore_errors=True)
+            paths = {"squad": squad_path, "dev": dev_path}
+            inputs = {name: asdict(Input.of(path, "SQuAD file")) for name, path in paths.items() if path is not None}
+            begun = (folder / STATE).exists() or (folder / CONFIG).exists()
+            recipe = {"kind": "teach", "encoder": encoder, "inputs": inputs, "train": asdict(settings)}
+            settle_recipe(folder, recipe, begun=begun)
         accelerator.wait_for_everyone()
-    scores = None
-    if finished and dev is not None and dev_path is not None and is_main:
-        measure = partial(_measure, folder, dev, settings, str(accelerator.device))
-        scores = settle_scores(folder, Path(dev_path).name, dev.sha256, measure)
-    accelerator.wait_for_everyone()
-    return TeachReport(teacher=str(folder), steps=steps, total_steps=total, finished=finished, scores=scores)
+        steps = total = 0
+        finished = (folder / CONFIG).exists()
+        if not finished:
+            torch.manual_seed(settings.seed)  # of a new head
+            device = str(accelerator.device)
+            window, stride = settings.window, settings.stride
+            teacher = Teacher.load(encoder, device=device, window=window, stride=stride, new_head=True)
+            if settings.dropout is not None:
+                _set_dropout(teacher.model, settings.dropout)
+            examples = encode_examples(teacher, squad)
+            if is_main:
+                log(f"{len(examples):,} windows; {sum(p.numel() for p in teacher.model.parameters()):,} weights")
+            tuning = _FineTuning(folder, teacher, examples, settings, accelerator)
+            with (
+                noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted,
+                fast_attention(teacher.model, device=accelerator.device, precision=settings.precision),
+            ):
+                steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
+            finished = steps == total
+            if finished and is_main:
+                _save_model(teacher, folder)
+                shutil.rmtree(folder / STATE, ignore_errors=True)
+            accelerator.wait_for_everyone()
+        scores = None
+        if finished and dev is not None and dev_path is not None and is_main:
+            measure = partial(_measure, folder, dev, settings, str(accelerator.device))
+            scores = settle_scores(folder, Path(dev_path).name, dev.sha256, measure)
+        accelerator.wait_for_everyone()
+        return TeachReport(teacher=str(folder), steps=steps, total_steps=total, finished=finished, scores=scores)
 
 
 def _measure(folder: Path, dev: Squad, settings: TeachSettings, device: str) -> Scores:

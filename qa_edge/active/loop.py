@@ -22,6 +22,7 @@ from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.pool import Pool, part_of
 from qa_edge.active.scores import Scores, score_pool
 from qa_edge.active.strategies import Candidates, Random, choose, open_strategy
+from qa_edge.lock import alone_in
 from qa_edge.recipe import Input, settle_recipe
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge_runtime.errors import DataError, InputError
@@ -77,77 +78,78 @@ def run_loop(
         raise InputError(f"strategy {strategy.name} compares a student with its teacher: give a student that has one")
     # The others wait while one chooses, which may take longer than the usual half an hour.
     state = PartialState(timeout=_DAYS)
-    squad = read_squad(squad_path)
-    answered = [question.id for _, _, question in squad.items() if question.answers]
-    counts = labelled_counts(len(answered), settings)
-    if state.is_main_process:
-        inputs = {"squad": asdict(Input.of(squad_path, "SQuAD file"))}
-        dev = getattr(learner, "dev", None)
-        if dev is not None:
-            inputs["dev"] = asdict(Input.of(dev, "SQuAD file"))
-        # How far to go decides nothing before: a loop that ended at 40 % is gone on with to 100 %.
-        loop = {name: value for name, value in asdict(settings).items() if name != "budget"}
-        recipe = {"kind": "active", "inputs": inputs, "loop": loop, "learner": dict(learner.recipe())}
-        settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
-    state.wait_for_everyone()
-    labelled: list[str] = []
-    curve: list[Cycle] = []
-    for number, count in enumerate(counts[:max_cycles]):
-        here = _folder(folder, number)
-        before = _folder(folder, number - 1) / "model" if number else None
-        if not (here / "chosen.json").exists():
-            pool = _rest(squad, Path(squad_path), set(answered) - set(labelled))
-            wanted = count - len(labelled)
-            chosen = Random() if before is None else strategy
-            scores = None
-            # Where all that is left is taken there is nothing to choose.
-            if before is not None and chosen.needs_model and wanted < len(pool):
-                reader = learner.open(before)
-                log(f"cycle {number}: {len(pool):,} questions are read by the model of cycle {number - 1}")
-                score_pool(
-                    pool,
-                    reader,
-                    here / "scores",
-                    teacher=learner.open_teacher(before) if chosen.needs_teacher else None,
-                    process=state.process_index,
-                    processes=state.num_processes,
-                )
-                state.wait_for_everyone()
-                scores = Scores(here / "scores", pool)
-            if state.is_main_process:
-                candidates = Candidates(
-                    ids=pool.ids,
-                    questions=pool.questions,
-                    contexts=pool.contexts,
-                    probabilities=None if scores is None else scores.probabilities,
-                    disagreement=None if scores is None else scores.disagreement,
-                )
-                if wanted == len(pool):
-                    ids = list(pool.ids)
-                else:
-                    rows = choose(candidates, chosen, wanted, seed=settings.seed * 1000 + number)
-                    ids = [pool.ids[row] for row in rows]
-                here.mkdir(parents=True, exist_ok=True)
-                atomic_write(here / "chosen.json", json.dumps({"strategy": chosen.name, "ids": ids}) + "\n")
-            state.wait_for_everyone()
-        labelled += _chosen(here / "chosen.json", count - len(labelled), set(answered) - set(labelled))
-        if not (here / "metrics.json").exists():
-            if state.is_main_process and not (here / "train.json").exists():
-                write_squad(here / "train.json", part_of(squad, labelled))
-            state.wait_for_everyone()
-            log(f"cycle {number}: training on {count:,} questions, {count / len(answered):.1%}")
-            start = before if settings.start == "last" else None
-            found = learner.train(here / "train.json", here / "model", before=start, seed=settings.seed, log=log)
-            if state.is_main_process:
-                kept = {name: found[name] for name in ("exact_match", "f1", "total") if name in found}
-                values = {"cycle": number, "questions": count, "share": count / len(answered), "scores": kept}
-                atomic_write(here / "metrics.json", json.dumps(values, indent=1) + "\n")
-            state.wait_for_everyone()
-        curve.append(_cycle(here / "metrics.json"))
+    with alone_in(folder, enabled=state.is_main_process):
+        squad = read_squad(squad_path)
+        answered = [question.id for _, _, question in squad.items() if question.answers]
+        counts = labelled_counts(len(answered), settings)
         if state.is_main_process:
-            _write_curve(folder, settings.strategy)
-        log(f"cycle {number}: {curve[-1].scores}")
-    return curve
+            inputs = {"squad": asdict(Input.of(squad_path, "SQuAD file"))}
+            dev = getattr(learner, "dev", None)
+            if dev is not None:
+                inputs["dev"] = asdict(Input.of(dev, "SQuAD file"))
+            # How far to go decides nothing before: a loop that ended at 40 % is gone on with to 100 %.
+            loop = {name: value for name, value in asdict(settings).items() if name != "budget"}
+            recipe = {"kind": "active", "inputs": inputs, "loop": loop, "learner": dict(learner.recipe())}
+            settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
+        state.wait_for_everyone()
+        labelled: list[str] = []
+        curve: list[Cycle] = []
+        for number, count in enumerate(counts[:max_cycles]):
+            here = _folder(folder, number)
+            before = _folder(folder, number - 1) / "model" if number else None
+            if not (here / "chosen.json").exists():
+                pool = _rest(squad, Path(squad_path), set(answered) - set(labelled))
+                wanted = count - len(labelled)
+                chosen = Random() if before is None else strategy
+                scores = None
+                # Where all that is left is taken there is nothing to choose.
+                if before is not None and chosen.needs_model and wanted < len(pool):
+                    reader = learner.open(before)
+                    log(f"cycle {number}: {len(pool):,} questions are read by the model of cycle {number - 1}")
+                    score_pool(
+                        pool,
+                        reader,
+                        here / "scores",
+                        teacher=learner.open_teacher(before) if chosen.needs_teacher else None,
+                        process=state.process_index,
+                        processes=state.num_processes,
+                    )
+                    state.wait_for_everyone()
+                    scores = Scores(here / "scores", pool)
+                if state.is_main_process:
+                    candidates = Candidates(
+                        ids=pool.ids,
+                        questions=pool.questions,
+                        contexts=pool.contexts,
+                        probabilities=None if scores is None else scores.probabilities,
+                        disagreement=None if scores is None else scores.disagreement,
+                    )
+                    if wanted == len(pool):
+                        ids = list(pool.ids)
+                    else:
+                        rows = choose(candidates, chosen, wanted, seed=settings.seed * 1000 + number)
+                        ids = [pool.ids[row] for row in rows]
+                    here.mkdir(parents=True, exist_ok=True)
+                    atomic_write(here / "chosen.json", json.dumps({"strategy": chosen.name, "ids": ids}) + "\n")
+                state.wait_for_everyone()
+            labelled += _chosen(here / "chosen.json", count - len(labelled), set(answered) - set(labelled))
+            if not (here / "metrics.json").exists():
+                if state.is_main_process and not (here / "train.json").exists():
+                    write_squad(here / "train.json", part_of(squad, labelled))
+                state.wait_for_everyone()
+                log(f"cycle {number}: training on {count:,} questions, {count / len(answered):.1%}")
+                start = before if settings.start == "last" else None
+                found = learner.train(here / "train.json", here / "model", before=start, seed=settings.seed, log=log)
+                if state.is_main_process:
+                    kept = {name: found[name] for name in ("exact_match", "f1", "total") if name in found}
+                    values = {"cycle": number, "questions": count, "share": count / len(answered), "scores": kept}
+                    atomic_write(here / "metrics.json", json.dumps(values, indent=1) + "\n")
+                state.wait_for_everyone()
+            curve.append(_cycle(here / "metrics.json"))
+            if state.is_main_process:
+                _write_curve(folder, settings.strategy)
+            log(f"cycle {number}: {curve[-1].scores}")
+        return curve
 
 
 def _folder(folder: Path, number: int) -> Path:

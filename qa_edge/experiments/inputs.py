@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import AVERAGE, Experiment, Variant
-from qa_edge.experiments.lock import holding
 from qa_edge.experiments.share import share_of_features, share_of_squad
 from qa_edge.features import MANIFEST, Features
+from qa_edge.lock import holding
 from qa_edge.noise import noisy_squad
 from qa_edge.recipe import Input
 from qa_edge.split import sample_questions

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
-from qa_edge.experiments.lock import holding
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
+from qa_edge.lock import holding
 from qa_edge.recipe import settle_recipe
 from qa_edge_runtime.errors import InputError
 
