@@ -88,7 +88,10 @@ def draw_curves(loops: Sequence[Loop]) -> Any:
 
 
 def draw_differences(results: Mapping[str, Any]) -> Any | None:
-    """Each variant's difference from the baseline with its 95 % interval; None without two variants to compare."""
+    """Each variant's difference from the baseline with its 95 % interval, and a stroke for each of several seeds.
+
+    None without two variants to compare.
+    """
     tests = [key for key in results["tests"] if any(key in one["difference"] for one in results["variants"])]
     variants = [one for one in results["variants"] if any(key in one["difference"] for key in tests)]
     if not variants:
@@ -107,11 +110,16 @@ def draw_differences(results: Mapping[str, Any]) -> Any | None:
                 axes.plot([100 * test["low"], 100 * test["high"]], [place, place], color=colour, lw=1.6)
                 label = name if row == 0 else None
                 axes.plot(100 * test["difference"], place, marker="o", ms=5, color=colour, ls="", label=label)
+                if len(found["by_seed"]) > 1:
+                    seeds = [100 * one[metric]["difference"] for one in found["by_seed"].values()]
+                    axes.plot(seeds, [place] * len(seeds), marker="|", ms=7, mew=1.2, color=colour, ls="")
         axes.axvline(0, color=INK, lw=1)
         axes.set_yticks(range(len(variants)), [variant["said"] for variant in variants])
         axes.invert_yaxis()
         test = results["tests"][key]
         title = f"Points more than {baseline['said']}: {test['total']:,} questions of {test['on']}"
+        if any(len(one["difference"].get(key, {}).get("by_seed", ())) > 1 for one in variants):
+            title += "; strokes are seeds"
         axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
         axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=INK)
         plain_axes(axes, "x")

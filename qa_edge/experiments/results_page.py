@@ -67,10 +67,22 @@ def conclusion(results: Mapping[str, Any]) -> str:
             sure = [name for metric, name in _NAMES if found[metric]["p_value"] < found["alpha"]]
             chance = "" if len(sure) == 2 else f", {'F1 not' if sure == ['EM'] else 'EM not' if sure else 'neither'}"
             said = f"{variant['said']}: {', '.join(told)}"
-            sentences.append(f"{said}{f'{chance} beyond chance' if chance else ''}.")
+            sentences.append(f"{said}{f'{chance} beyond chance' if chance else ''}; {_seeds_said(found)}.")
     if not any(variant["difference"] for variant in variants.values()):
         sentences.append("No other variant is finished, so that nothing can be compared.")
     return " ".join(sentences)
+
+
+def _seeds_said(difference: Mapping[str, Any]) -> str:
+    """What the seeds say beside an interval that is of the questions alone."""
+    if len(difference["seeds"]) < 2:
+        return "one seed, and what another would give is not in the interval"
+    by_seed = [100 * one["f1"]["difference"] for one in difference["by_seed"].values()]
+    if not by_seed:  # too few questions for a comparison of each
+        return f"mean of {len(difference['seeds'])} seeds"
+    said = f"F1 seed by seed {', '.join(f'{value:+.2f}' for value in by_seed)}"
+    apart = max(by_seed) - min(by_seed) > 100 * (difference["f1"]["high"] - difference["f1"]["low"])
+    return said + (", further apart than the interval is wide: it is of the questions alone" if apart else "")
 
 
 def curve_conclusion(results: Mapping[str, Any]) -> str:

@@ -165,6 +165,7 @@ def check_results(plan: Plan) -> None:
     assert found["data"]["articles"] == 3 and found["data"]["share"] == 0.6
     said = conclusion(found)
     assert f"{100 * difference['f1']['difference']:+.2f}" in said and "hard labels alone has EM" in said
+    assert "one seed, and what another would give is not in the interval" in said
 
 
 def check_the_mean_over_seeds(plan: Plan, folder: Path) -> None:
@@ -177,6 +178,22 @@ def check_the_mean_over_seeds(plan: Plan, folder: Path) -> None:
     one, two = (collect_results(which, files, resamples=2000)["variants"][1] for which in (plan, twice))
     assert one["difference"]["dev"]["f1"] == two["difference"]["dev"]["f1"]
     assert two["difference"]["dev"]["seeds"] == [0, 1] and len(two["scores"]["dev"]["f1"]["by_seed"]) == 2
+
+
+@pytest.mark.parametrize(("second", "apart"), [(0.018, True), (0.118, False)])
+def test_seeds_further_apart_than_the_interval_are_said_to_be(second: float, apart: bool) -> None:
+    tests = {"exact_match": {"difference": 0.1, "low": 0.09, "high": 0.11, "p_value": 1e-5}}
+    tests["f1"] = {"difference": 0.12, "low": 0.11, "high": 0.13, "p_value": 1e-5}
+    by_seed = {str(seed): {"f1": {"difference": value}} for seed, value in enumerate((0.12, second))}
+    score = {"exact_match": {"mean": 25.0}, "f1": {"mean": 35.0}}
+    variants = [
+        {"name": "hard", "said": "hard labels alone", "scores": {"dev": score}, "difference": {}},
+        {"name": "rule", "said": "KD", "scores": {}, "difference": {"dev": {**tests, "seeds": [0, 1], "alpha": 0.05}}},
+    ]
+    variants[1]["difference"]["dev"]["by_seed"] = by_seed  # type: ignore[index]
+    said = conclusion({"variants": variants, "baseline": "hard", "tests": {"dev": {}}})
+    assert f"F1 seed by seed +12.00, {100 * second:+.2f}" in said
+    assert ("further apart than the interval is wide" in said) == apart
 
 
 def test_distillation_on_what_least_confidence_chose(
