@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,6 @@ class Loop:
     strategy: str
     kind: str
     pool: int
-    budget: float
     points: Mapping[float, Mapping[str, float]]
     notes: tuple[str, ...]
 
@@ -127,7 +127,7 @@ def best_loops(loops: Sequence[Loop]) -> list[Loop]:
     """The loops that fill Tables 4 and 5: an encoder's before a student's, then those of the largest pool."""
     if not loops:
         return []
-    first = max(loops, key=lambda loop: (loop.kind == "teacher", loop.pool, loop.budget))
+    first = max(loops, key=lambda loop: (loop.kind == "teacher", loop.pool, max(loop.points)))
     return [loop for loop in loops if (loop.kind, loop.pool, loop.notes) == (first.kind, first.pool, first.notes)]
 
 
@@ -142,12 +142,27 @@ def point(loops: Sequence[Loop], strategy: str, share: float, metric: str) -> li
     return found
 
 
+def walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Folders below one and their files, in order; links to folders are followed, and no folder comes twice."""
+    seen = set()
+    for name, below, files in os.walk(root, followlinks=True):
+        path = Path(name)
+        if path.resolve() in seen:
+            below.clear()
+            continue
+        seen.add(path.resolve())
+        below.sort()
+        yield path, set(files)
+
+
 def _folders(root: Path) -> Iterator[Path]:
     """Folders of runs and of teachers' answers; what lies in a loop is the loop's."""
-    marks = {path.parent for name in (RECIPE, "experiment.json") for path in root.rglob(name)}
-    loops = {path.parent for path in root.rglob("curve.json")}
-    for path in sorted(marks):
-        if not any(parent in loops for parent in path.parents) and not path.name.endswith(".tmp"):
+    loops = set()
+    for path, files in walk(root):
+        if "curve.json" in files:
+            loops.add(path)
+        inside = any(parent in loops for parent in path.parents)
+        if files & {RECIPE, "experiment.json"} and not inside and not path.name.endswith(".tmp"):
             yield path
 
 
@@ -284,7 +299,6 @@ def _loop(path: Path, recipe: Mapping[str, Any]) -> Loop | None:
         strategy=loop["strategy"],
         kind=learner["kind"],
         pool=pool,
-        budget=loop["budget"],
         points={cycle["share"]: cycle["scores"] for cycle in cycles},
         notes=tuple(notes),
     )

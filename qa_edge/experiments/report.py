@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qa_edge.experiments.collect import Filled, Loop, Measured, best, best_loops, find_runs, point
+from qa_edge.experiments.collect import Filled, Loop, Measured, best, best_loops, find_runs, point, walk
 from qa_edge.experiments.counted import COUNTS, PEERS, read_peers
 from qa_edge.experiments.paper import PaperRow, PaperTable, figure_7, paper_tables
 from qa_edge.experiments.results_page import conclusion, curve_conclusion
@@ -140,11 +140,13 @@ def paper_report(runs: str | Path, *, peers: str | Path | None = None) -> PaperR
         else:
             tables.append(_models(paper, measured))
     experiments = []
-    for found in sorted(folder.rglob("results.json")):
-        results = read_json(found, "results of an experiment")
+    for path, files in walk(folder):
+        if "results.json" not in files:
+            continue
+        results = read_json(path / "results.json", "results of an experiment")
         said = [conclusion(results)] if results["variants"] else []
         said += [curve_conclusion(results)] if results["curves"] else []
-        experiments.append({**results, "conclusion": " ".join(said), "folder": found.parent.name})
+        experiments.append({**results, "conclusion": " ".join(said), "folder": path.name})
     return PaperReport(
         source=folder.resolve().name, tables=tuple(tables), loops=tuple(used), experiments=tuple(experiments)
     )

@@ -18,6 +18,7 @@ from tiny_teacher import ran, run
 from qa_edge.active.curve import draw_curves, read_curves
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.loop import run_loop
+from qa_edge.experiments.collect import find_runs
 from qa_edge.squad import read_squad
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -324,6 +325,8 @@ def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) ->
         "--json",
     )
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    (loop,) = find_runs(tmp_path / "whole")[1]  # as a report finds it
+    assert (loop.kind, loop.strategy, list(loop.points)) == ("teacher", "least-confidence", [p["share"] for p in whole])
     for options, message in (
         (("--strategy", "best"), "unknown strategy 'best'; there are random"),
         (("--strategy", "disagreement"), "needs a student with a teacher"),

@@ -23,6 +23,7 @@ from qa_edge.active.loop import LoopSettings, run_loop
 from qa_edge.active.readers import LabelReader, PlacedLogits, open_reader
 from qa_edge.active.student_learner import StudentLearner
 from qa_edge.batches import TrainingData
+from qa_edge.experiments.collect import find_runs
 from qa_edge.features import Features
 from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.prepare import PrepareSettings, prepare
@@ -191,6 +192,8 @@ def test_the_commands(folder: Path, shop: Workshop, tmp_path: Path) -> None:
     assert [point["questions"] for point in curve] == [11]
     recipe = json.loads((loop / "recipe.json").read_text())
     assert (recipe["learner"]["kind"], recipe["learner"]["settings"]["least_updates"]) == ("student", 3)
+
+    assert [one.kind for one in find_runs(loop)[1]] == ["student"]
 
     chosen = loop / "cycle-000" / "train.json"
     distil = ("distill", "--features", folder / "features", "--labels", folder / "labels", "--questions", chosen)

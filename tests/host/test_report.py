@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny_teacher import EXAMPLE, ran, run
 
+from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.paper import paper_tables, train_questions, whole_size
 from qa_edge.experiments.report import PaperReport, paper_report
 from qa_edge.train import TrainSettings
@@ -52,7 +53,7 @@ def write_run(
 
 
 def write_loop(folder: Path, strategy: str, scores: Mapping[float, float], *, pool: int = 8000) -> None:
-    loop = {"strategy": strategy, "budget": max(scores), "step_of": "whole", "start": "pretrained"}
+    loop = {"strategy": strategy, "step_of": "whole", "start": "pretrained"}
     learner = {"kind": "teacher", "encoder": "some/folder/minilm"}
     write(folder / "recipe.json", {"format_version": 1, "kind": "active", "loop": loop, "learner": learner})
     cycles = [
@@ -170,6 +171,15 @@ def test_a_run_that_went_on_from_another_counts_what_that_one_saw(runs: Path) ->
     write(runs / "on" / "recipe.json", {**recipe, "train": None})
     with pytest.raises(DataError, match="is not a run that this version can read"):
         paper_report(runs)
+
+
+def test_links_to_runs_are_followed_and_none_counts_twice(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "gathered").mkdir()
+    for name in ("first", "again"):
+        (tmp_path / "gathered" / name).symlink_to(runs / "kd", target_is_directory=True)
+    (tmp_path / "gathered" / "round").symlink_to(tmp_path / "gathered", target_is_directory=True)
+    found, _ = find_runs(tmp_path / "gathered")
+    assert found == find_runs(runs / "kd")[0] and found
 
 
 def test_a_folder_without_runs_is_all_missing(tmp_path: Path) -> None:
