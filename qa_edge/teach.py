@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qa_edge.accelerator import open_accelerator
-from qa_edge.attention import fast_attention
 from qa_edge.checkpoint import STATE, TrainingState
+from qa_edge.cpu_training import trained_on_cpu
 from qa_edge.evaluate import predict_with_teacher
 from qa_edge.flat import FlatParameters
 from qa_edge.interrupt import noticing_interrupt
@@ -141,10 +141,7 @@ def teach(
             if is_main:
                 log(f"{len(examples):,} windows; {sum(p.numel() for p in teacher.model.parameters()):,} weights")
             tuning = _FineTuning(folder, teacher, examples, settings, accelerator)
-            with (
-                noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted,
-                fast_attention(teacher.model, device=accelerator.device, precision=settings.precision),
-            ):
+            with noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted:
                 steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
             finished = steps == total
             if finished and is_main:
@@ -196,8 +193,13 @@ class _FineTuning:
         last = min(self.total_steps, max_steps or self.total_steps)
         model.train()
         losses: list[Tensor] = []
-        with progress("teach", self.total_steps, step) as advance:
+        device, seed = self.accelerator.device, settings.seed
+        with (
+            trained_on_cpu(model, device=device, seed=seed) as start_step,
+            progress("teach", self.total_steps, step) as advance,
+        ):
             while step < last:
+                start_step(step)
                 losses.append(self._step(step))
                 step += 1
                 advance(1)
