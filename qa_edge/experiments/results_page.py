@@ -109,7 +109,8 @@ def curve_conclusion(results: Mapping[str, Any]) -> str:
 def _title(results: Mapping[str, Any], key: str) -> str:
     test = results["tests"][key]
     part = "" if test["total"] == test["of"] else f", a part of {test['of']:,}"
-    return f"## {_SAID.get(key, key).capitalize()}: {test['total']:,} questions of {test['on']}{part}"
+    name = _SAID[key].capitalize() if key in _SAID else key
+    return f"## {name}: {test['total']:,} questions of {test['on']}{part}"
 
 
 def _scores_table(results: Mapping[str, Any], key: str) -> str:

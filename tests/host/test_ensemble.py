@@ -41,7 +41,7 @@ def test_the_mean_is_the_geometric_mean_at_any_temperature(
                 product = np.sqrt(np.prod([softmax(z.astype(float) / temperature) for z in (one, other)], axis=0))
                 np.testing.assert_allclose(softmax(own.astype(float) / temperature), product / product.sum(), rtol=0.02)
             # The squared errors of any student differ by the same number.
-            students = np.random.default_rng(question).normal(size=(3, len(own)))
+            students = np.random.default_rng(question).normal(size=(16, len(own)))
             each = [np.mean([(student - z.astype(float)) ** 2 for z in (one, other)]) for student in students]
             apart = each - ((students - own.astype(float)) ** 2).mean(axis=1)
             assert np.ptp(apart) < 0.01 * np.ptp(each)
