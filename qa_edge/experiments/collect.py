@@ -69,6 +69,7 @@ class Filled:
 
     exact_match: float
     f1: float
+    cost: float
     seeds: int
     notes: tuple[str, ...]
 
@@ -118,6 +119,7 @@ def best(measured: Sequence[Measured], role: str, data: str) -> Filled | None:
     return Filled(
         exact_match=fmean(one.exact_match for one in same),
         f1=fmean(one.f1 for one in same),
+        cost=first.cost,
         seeds=len(same),
         notes=first.notes,
     )

@@ -14,6 +14,8 @@ from qa_edge.experiments.results_page import conclusion, curve_conclusion
 from qa_edge_runtime.files import read_json
 
 PEER_LENGTH, PEER_KIND, PEER_PRECISION = 384, "end to end", "fp32"
+UNEVEN = 1.05
+"""Students whose training differs by more than this factor are not put beside each other without a word."""
 _STUDENTS = ("paper", "edge")
 
 
@@ -177,7 +179,16 @@ def _counts(paper: PaperTable, counts: Mapping[str, Any]) -> Table:
 
 def _models(paper: PaperTable, measured: Sequence[Measured]) -> Table:
     """Tables 2, 6, 7 and 8: F1 and EM of a model."""
-    return _table(paper, [_model(row, best(measured, row.key, paper.data)) for row in paper.rows])
+    found = {row.key: best(measured, row.key, paper.data) for row in paper.rows}
+    students = [one.cost for key, one in found.items() if one and one.cost and not key.startswith("teacher")]
+    low, high = min(students, default=0), max(students, default=0)
+    notes = []
+    if high > UNEVEN * low:
+        notes.append(
+            f"Training differs: the students here had from {low:,.0f} to {high:,.0f} questions, passes counted. What"
+            " two rows differ in is that too."
+        )
+    return _table(paper, [_model(row, found[row.key]) for row in paper.rows], notes)
 
 
 def _model(row: PaperRow, found: Filled | None) -> Row:

@@ -151,6 +151,9 @@ def test_cells_are_filled_by_the_runs_that_are_there(runs: Path) -> None:
     assert cell(report, "6", "BERTLARGE (Teacher) 40%") == (71.0, 89.57)
     assert cell(report, "4", "10 %", 1) == (51.0, 72.04) and cell(report, "5", "10 %", 0) == (58.0, 79.26)
     assert cell(report, "5", "40 %", 0) == (None, 86.51)
+    # Students that were trained for longer than others are not put beside them without a word.
+    assert "had from 84,000 to 332,000 questions, passes counted" in report.table("2").notes[0]
+    assert report.table("8").notes == ()
     assert "pool of 8,000 questions; scored on 2,000 questions" in report.table("5").notes[0]
     assert {table.number: table.filled + table.missing for table in report.tables} == CELLS
     filled = {table.number: table.filled for table in report.tables}
