@@ -155,7 +155,7 @@ def test_what_the_two_disagree_on_most_is_chosen(folder: Path, honest: Path) -> 
     one, other = teacher.placed(pairs[:4]), by_model.placed(pairs[:4])
     for stored, computed in zip(one, other, strict=True):
         np.testing.assert_array_equal(stored.first, computed.first)
-        np.testing.assert_allclose(stored.start, computed.start, atol=0.1)
+        np.testing.assert_allclose(stored.start, computed.start, rtol=0.05, atol=0.15)
 
 
 def test_what_does_not_go_together(folder: Path, tiny_squad_path: Path) -> None:
