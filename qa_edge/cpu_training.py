@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qa_edge.student.dropout import DropoutPool
+from qa_edge.student.dropout import Dropout, DropoutPool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,20 +68,6 @@ def matmul_attention(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
-class PooledDropout(nn.Dropout):
-    """Dropout from a pool of masks: drawing a random number an element costs a CPU more than the layers around it."""
-
-    def __init__(self, p: float, pool: DropoutPool) -> None:
-        super().__init__(p)
-        self.pool = pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop elements while the model trains."""
-        if not self.training or self.p == 0:
-            return x
-        return x * self.pool.mask(x.shape, self.p, x.dtype)
-
-
 @contextmanager
 def trained_on_cpu(model: PreTrainedModel, *, device: torch.device, seed: int) -> Iterator[Callable[[int], None]]:
     """Give a model attention and dropout that are cheap on a CPU; it has its own again in the end.
@@ -101,7 +87,7 @@ def trained_on_cpu(model: PreTrainedModel, *, device: torch.device, seed: int) -
         if type(child) is nn.Dropout
     ]
     for parent, name, child in own:
-        setattr(parent, name, PooledDropout(child.p, pool).train(child.training))
+        setattr(parent, name, Dropout(child.p, pool).train(child.training))
     fused = model.config._attn_implementation == "sdpa"
     if fused:
         from transformers import AttentionInterface, AttentionMaskInterface

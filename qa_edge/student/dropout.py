@@ -52,15 +52,15 @@ class DropoutPool:
         return pool[place : place + count].view(shape)
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Dropout in training, identity otherwise; on a CPU from the shared pool.
 
-    :param rate: share of elements set to zero, rounded to 1/256 on a CPU.
+    :param p: share of elements set to zero, rounded to 1/256 on a CPU.
     """
 
-    def __init__(self, rate: float, pool: DropoutPool) -> None:
-        super().__init__()
-        self.rate, self.pool = rate, pool
+    def __init__(self, p: float, pool: DropoutPool) -> None:
+        super().__init__(p)
+        self.pool = pool
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Drop elements of `x`, and all where `keep` is 0.
@@ -68,12 +68,12 @@ class Dropout(nn.Module):
         :param x: any float tensor.
         :param keep: factor that broadcasts to x, such as a padding mask; no gradient flows into it.
         """
-        if not self.training or self.rate == 0:
+        if not self.training or self.p == 0:
             return x if keep is None else x * keep
         if x.device.type != "cpu":
-            dropped = F.dropout(x, self.rate)
+            dropped = F.dropout(x, self.p)
             return dropped if keep is None else dropped * keep
-        mask = self.pool.mask(x.shape, self.rate, x.dtype)
+        mask = self.pool.mask(x.shape, self.p, x.dtype)
         return x * (mask if keep is None else mask * keep)
 
 

@@ -110,7 +110,10 @@ def honest(folder: Path) -> Path:
     """A loop whose teacher is fine-tuned in each cycle on what was chosen."""
     teacher = TeacherLearner(encoder=str(folder / "encoder"), dev=str(folder / "dev.json"), settings=TEACHING)
     settings = LoopSettings(strategy="disagreement", first=0.25, step=0.5, budget=0.5, start="last")
-    curve = run_loop(folder / "pool.json", learner(folder, teacher=teacher), folder / "honest", settings=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        # Some devices multiply fastest in 16 bits, where a logit depends on what else is in its batch.
+        patch.setattr("qa_edge.labels.fast_precision", lambda device: "fp32")
+        curve = run_loop(folder / "pool.json", learner(folder, teacher=teacher), folder / "honest", settings=settings)
     assert [point.questions for point in curve] == [9, 18]
     assert all(point.scores["total"] == 6 for point in curve)
     return folder / "honest"
@@ -148,14 +151,14 @@ def test_what_the_two_disagree_on_most_is_chosen(folder: Path, honest: Path) -> 
     assert values.max() > values.min()
     order = np.argsort(-values, kind="stable")
     assert second == [items[place][0] for place in order[: len(second)]]
-    # Stored logits are those of the model, in 16 bits.
+    # Stored logits are those of the model, rounded to 16 bits.
     by_model = open_reader(
         str(honest / "cycle-000" / "teacher"), device="cpu", precision="fp32", window=WINDOW, stride=STRIDE
     )
     one, other = teacher.placed(pairs[:4]), by_model.placed(pairs[:4])
     for stored, computed in zip(one, other, strict=True):
         np.testing.assert_array_equal(stored.first, computed.first)
-        np.testing.assert_allclose(stored.start, computed.start, rtol=0.05, atol=0.15)
+        np.testing.assert_allclose(stored.start, computed.start, rtol=1e-3, atol=1e-3)
 
 
 def test_what_does_not_go_together(folder: Path, tiny_squad_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qa_edge import cpu_training
 from qa_edge.cpu_training import matmul_attention, trained_on_cpu
-from qa_edge.student.dropout import DropoutPool
+from qa_edge.student.dropout import Dropout, DropoutPool
 from qa_edge.teacher import Teacher
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_dropout_is_drawn_again_each_step_and_alike_for_the_same(teacher: Teache
 
     with torch.no_grad(), trained_on_cpu(model, device=CPU, seed=0) as start_step:
         found = torch.stack([logits(step) for step in (0, 1, 70, 70)])
-        drawn = [module for module in model.modules() if isinstance(module, cpu_training.PooledDropout)]
+        drawn = [module for module in model.modules() if isinstance(module, Dropout)]
         assert drawn and all(module.p == 0.1 and module.training for module in drawn)
     assert torch.equal(found[2], found[3]) and not torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])
