@@ -51,6 +51,7 @@ _TRAIN = {name: entry for name, entry in TRAIN.items() if name not in ("epochs",
     help="Logits that label wrote for the whole training set; `ensemble` takes one NAME=FOLDER for each teacher.",
 )
 @click.option("--teacher", metavar="NAME", help="Teacher that labels, where --labels is not given; tables score it.")
+@click.option("--init", metavar="CHECKPOINT", help="Trained student that all runs go on from.")
 @click.option("--encoder", metavar="NAME", help="Encoder that active learning fine-tunes.")
 @click.option("--sentence-encoder", metavar="NAME", help="Of the strategy least-confidence-clusters.")
 @click.option("--peers", metavar="FILE", help="JSON of benchmarks/peers.py, for table3.")
@@ -177,7 +178,7 @@ def _command() -> str:
 
 
 def _source_names() -> tuple[str, ...]:
-    return ("squad", "dev", "adversarial", "features", "teacher", "encoder", "sentence_encoder")
+    return ("squad", "dev", "adversarial", "features", "teacher", "encoder", "sentence_encoder", "init")
 
 
 def _vectors(texts: tuple[str, ...]) -> dict[str, str]:

@@ -193,15 +193,9 @@ def _scores(path: Path, role: str, cost: float, notes: tuple[str, ...]) -> list[
 
 def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[Measured]:
     train = recipe["train"]
-    taught = recipe["teacher"] != "none" and bool(train["rho"] or train["mse_weight"])
-    if not taught:
-        role = "base"
-    elif train["alignment"] != "rule":
-        return []  # no row of the paper
-    elif not train["mse_weight"]:
-        role = "kd"
-    else:
-        role = f"kd-{train['interpolation']}"
+    taught, role = _is_taught(recipe), _role(recipe)
+    if role is None:
+        return []
     data = {} if record is None else record["data"]
     if data.get("answered") is not None:
         return []  # with answers to a part of its questions, no row of the paper
@@ -223,6 +217,41 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
     return _scores(path, f"{role}:{'chosen' if chosen else 'all'}", earlier + questions * passes, tuple(notes))
 
 
+def _is_taught(recipe: Mapping[str, Any]) -> bool:
+    return recipe["teacher"] != "none" and bool(recipe["train"]["rho"] or recipe["train"]["mse_weight"])
+
+
+def _role(recipe: Mapping[str, Any]) -> str | None:
+    """The row of the paper that a student belongs to; None if there is no such row.
+
+    A student that went on from another has learned as that one did too: both have to be of one row, and hard labels
+    alone are those only of a student whose beginning can be read.
+    """
+    train = recipe["train"]
+    if not _is_taught(recipe):
+        role = "base"
+    elif train["alignment"] != "rule":
+        return None
+    elif not train["mse_weight"]:
+        role = "kd"
+    else:
+        role = f"kd-{train['interpolation']}"
+    if "init" not in recipe["inputs"]:
+        return role
+    before = _before(recipe)
+    if before is None:
+        return None if role == "base" else role
+    return role if _role(before[1]) == role else None
+
+
+def _before(recipe: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """Folder and recipe of the run that this one went on from; None if there is none, or it is out of reach."""
+    init = recipe["inputs"].get("init")
+    if init is None or not (Path(init["path"]) / RECIPE).exists():
+        return None
+    return Path(init["path"]), read_recipe(Path(init["path"]))
+
+
 def _least_confident(path: Path) -> bool:
     """Whether a file of questions is what least confidence chose, about as many as Table 6 has: a cycle of a loop."""
     cycle, loop = path.parent / "metrics.json", path.parent.parent
@@ -234,11 +263,10 @@ def _least_confident(path: Path) -> bool:
 
 def _earlier(recipe: Mapping[str, Any]) -> float:
     """Questions of the run that this one went on from, and of those before it; 0 where it is out of reach."""
-    init = recipe["inputs"].get("init")
-    if init is None or not (Path(init["path"]) / RECIPE).exists():
+    found = _before(recipe)
+    if found is None:
         return 0
-    folder = Path(init["path"])
-    before = read_recipe(folder)
+    folder, before = found
     questions, passes = _questions(folder, before["train"], (read_record(folder) or {}).get("data", {}))
     return questions * passes + _earlier(before)
 

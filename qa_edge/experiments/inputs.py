@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qa_edge.checkpoint import WEIGHTS
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import AVERAGE, Experiment, Variant
 from qa_edge.experiments.share import share_of_features, share_of_squad
@@ -43,6 +44,7 @@ class Sources:
         of; `only` is that of an experiment which has but one teacher.
     :param teacher: name or folder, which gives them where they are not given; tables have its own scores too.
     :param encoder: that active learning fine-tunes; `sentence_encoder` that clusters its questions.
+    :param init: checkpoint of a trained student that all runs go on from, with its sizes, words and vectors.
     """
 
     squad: str | None = None
@@ -54,6 +56,7 @@ class Sources:
     teacher: str | None = None
     encoder: str | None = None
     sentence_encoder: str | None = None
+    init: str | None = None
 
     def require(self, experiment: Experiment) -> None:
         """Refuse what an experiment cannot begin with, before any work.
@@ -68,6 +71,8 @@ class Sources:
             raise InputError(f"experiment {name} needs --squad and --encoder, which active learning fine-tunes on it")
         if not students:
             return
+        if self.init is not None:
+            self._require_same_start(experiment)
         if self.features is not None and (self.vectors or experiment.has_loops or name == "vectors"):
             raise InputError(
                 f"experiment {name} makes features of its own: leave out --features, and give --squad and --vectors"
@@ -77,7 +82,7 @@ class Sources:
         if self.features is None and self.squad is None:
             raise InputError(f"experiment {name} needs --squad with --vectors, or --features")
         missing = {variant.vectors or "only" for variant in experiment.variants} - {"none", *self.vectors}
-        if self.features is None and missing:
+        if self.features is None and missing and (self.init is None or self.vectors):
             wanted = sorted(missing)
             asked = "--vectors FILE|none" if wanted == ["only"] else " ".join(f"--vectors {one}=FILE" for one in wanted)
             raise InputError(f"experiment {name} needs {asked}")
@@ -86,6 +91,19 @@ class Sources:
             raise InputError(
                 f"features {self.features} have no noisy questions, which experiment {name} trains on: qa-edge prepare"
                 f" --squad FILE --features {self.features} --noisy {NOISY_COPIES} -o NEW adds them"
+            )
+
+    def _require_same_start(self, experiment: Experiment) -> None:
+        """Refuse a checkpoint for runs that do not all begin with its sizes and words, or that the paper has."""
+        if experiment.tables:
+            raise InputError(
+                f"the students of {experiment.name} begin with nothing, as the paper's do: leave out --init"
+            )
+        fixed = [one.name for one in experiment.variants if one.student or one.vectors]
+        if fixed:
+            raise InputError(
+                f"a checkpoint has its size and its vectors already, which {', '.join(fixed)} of experiment"
+                f" {experiment.name} would change: leave out --init"
             )
 
     def _require_labels(self, experiment: Experiment) -> None:
@@ -105,6 +123,8 @@ class Sources:
         found = {} if self.squad is None else {"squad": Input.of(self.squad, "SQuAD file")}
         if self.features is not None:
             found["features"] = Input.of(self.features, "features", MANIFEST)
+        if self.init is not None:
+            found["init"] = Input.of(self.init, "checkpoint", WEIGHTS)
         for name, folder in self.labels.items():
             found["labels" if name == "only" else f"labels-{name}"] = Input.of(folder, "labels", MANIFEST)
         return {name: asdict(one) for name, one in found.items()}
@@ -201,7 +221,8 @@ class Inputs:
         with self._making(folder) as missing:
             if missing:
                 self.log(f"preparing {data.name}")
-                prepare(data, folder, vectors_path=vectors, settings=self.prepare_settings)
+                init = self.sources.init
+                prepare(data, folder, vectors_path=vectors, init=init, settings=self.prepare_settings)
         found = Features.open(folder).manifest
         if found["vectors_sha256"] != (None if vectors is None else _hash(vectors)):
             raise DataError(
@@ -310,7 +331,8 @@ class Inputs:
 
     def _vectors(self, variant: Variant) -> str | None:
         name = variant.vectors or "only"
-        path = "none" if name == "none" else self.sources.vectors[name]
+        # Without any, those of the checkpoint to go on from are the only ones.
+        path = "none" if name == "none" else self.sources.vectors.get(name, "none")
         return None if path == "none" else path
 
     @contextmanager

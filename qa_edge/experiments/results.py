@@ -61,7 +61,7 @@ def collect_results(plan: Plan, tests: Mapping[str, Path], *, resamples: int = R
         "experiment": experiment.name,
         "question": experiment.question,
         "budget": asdict(plan.budget),
-        "size": str(plan.budget),
+        "size": plan.said_size,
         "data": _data(students, experiment.baseline),
         "tests": {key: _test(key, students) for key in tests if any(key in one.evaluations for one in students)},
         "git": sorted({one.record["git"] or "unknown" for one in done}),

@@ -64,6 +64,8 @@ class Plan:
         fixed = {"epochs", "seed"} & self.train.keys()
         if fixed:
             raise InputError(f"{', '.join(sorted(fixed))} are the budget's: leave them out of the settings")
+        if self.student and self.sources.init is not None:
+            raise InputError(f"a checkpoint to go on from has its sizes: leave out {', '.join(self.student)}")
         for variant in self.experiment.variants:
             if variant.strategy is not None:
                 continue
@@ -75,6 +77,12 @@ class Plan:
     def folder(self) -> Path:
         """Of this experiment."""
         return self.runs / self.experiment.name
+
+    @property
+    def said_size(self) -> str:
+        """The budget, and the trained student that all runs go on from, if there is one."""
+        init = self.sources.init
+        return f"{self.budget}{'' if init is None else f', each from the trained student {Path(init).name}'}"
 
     @property
     def all_runs(self) -> list[Run]:
@@ -107,7 +115,9 @@ class Plan:
         return TrainSettings(**chosen, epochs=self.budget.epochs, seed=seed)
 
     def sizes(self, variant: Variant) -> dict[str, Any]:
-        """Preset and sizes of a variant's student."""
+        """Preset and sizes of a variant's student; nothing with a checkpoint, which has its own."""
+        if self.sources.init is not None:
+            return dict(self.student)
         return {"preset": self.experiment.preset, **self.student, **variant.student}
 
     def recipe(self) -> dict[str, Any]:
@@ -122,7 +132,7 @@ class Plan:
             "teacher": None if teacher is None else Path(teacher).name,
             "encoder": None if encoder is None else Path(encoder).name,
             "train": dict(self.train),
-            "student": {"preset": self.experiment.preset, **self.student},
+            "student": self.sizes(Variant(name="", said="")),
             "teach": dict(self.teach),
             "label": dict(self.label),
         }
@@ -252,7 +262,7 @@ class _Work:
         taught = bool(settings.rho or settings.mse_weight)
         labels = self.inputs.labels(run.variant, run.seed) if taught else None
         recipe = Recipe.of(
-            {"features": features, "labels": labels},
+            {"features": features, "labels": labels, "init": self.plan.sources.init},
             teacher=None if taught else NO_TEACHER,
             student=self.plan.sizes(run.variant),
             train=settings,

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_teacher import ran, run
 
+from qa_edge.checkpoint import load_student
 from qa_edge.experiments.budget import PRESETS, Budget, parse_budget
 from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.cost import questions_trained
@@ -34,6 +36,7 @@ from qa_edge_runtime.scoring import read_predictions
 SIZES = {"hidden": 16, "model_blocks": 1, "encoder_convolutions": 1, "model_convolutions": 1, "character_dim": 8}
 BUDGET = Budget(share=0.6, epochs=2, dev=40)
 WEIGHTS = "model.safetensors"
+VECTORS = ("only", "glove", "encoder", "both")
 
 
 class Killed(BaseException):
@@ -310,6 +313,42 @@ def test_the_mean_of_teachers_stands_beside_each_of_them(
     assert [bool(one["difference"]) for one in found["variants"]] == [False, True, True]
     with pytest.raises(DataError, match=r"of one teacher: an average needs others"):
         run_experiment(replace(whole, sources=replace(sources, labels={"one": first, "two": first})))
+
+
+def test_all_runs_go_on_from_the_same_trained_student(plan: Plan) -> None:
+    one = replace(plan, experiment=runs_of(EXPERIMENTS["kd"], ("rule-cubic",)), budget=replace(BUDGET, epochs=1))
+    assert run_experiment(one) == []
+    trained = one.folder / "rule-cubic-seed0"
+    late = replace(
+        one,
+        experiment=runs_of(EXPERIMENTS["grid"], ("paper", "mse-0")),
+        sources=replace(plan.sources, init=str(trained)),
+        train={"batch_size": 8, "rate": 1e-6, "warmup": 0},  # so low that a start from nothing would show
+        student={},
+    )
+    assert run_experiment(late) == []
+    before = load_student(trained).state_dict()
+    for name in ("paper-seed0", "mse-0-seed0"):
+        assert json.loads((late.folder / name / "recipe.json").read_text())["inputs"]["init"]["path"] == str(trained)
+        after = load_student(late.folder / name).state_dict()
+        assert all(torch.allclose(before[key], after[key], atol=1e-4) for key in before)
+        assert any(not torch.equal(before[key], after[key]) for key in before)
+    page = results_page(collect_results(late, scored_files(late), resamples=200), "again")
+    assert "1 seed, each from the trained student rule-cubic-seed0: 60 % of the articles" in page
+    # The one with interpolation is still of the paper's row, and no start of another way of learning is.
+    assert sorted(found.role for found in find_runs(late.folder)[0]) == ["kd-cubic:all"]
+    with pytest.raises(DataError, match="was begun with init of"):
+        run_experiment(replace(late, sources=plan.sources, student=SIZES))
+    with pytest.raises(InputError, match="has its sizes: leave out hidden"):
+        replace(late, student=SIZES)
+    for name, reason in (
+        ("size", "heads-8, blocks-5, blocks-4, hidden-96, hidden-192 of experiment size would change"),
+        ("vectors", "glove, none, encoder, both of experiment vectors would change"),
+        ("table2", "the students of table2 begin with nothing"),
+    ):
+        sources = replace(late.sources, features=None, squad="s", vectors=dict.fromkeys(VECTORS, "v"))
+        with pytest.raises(InputError, match=f"{reason}.*: leave out --init"):
+            sources.require(EXPERIMENTS[name])
 
 
 def test_budgets() -> None:

@@ -171,6 +171,10 @@ def test_a_run_that_went_on_from_another_counts_what_that_one_saw(runs: Path) ->
     (row,) = (row for row in paper_report(runs).table("2").rows if row.name == "QANet (Base)")
     assert row.cells[0].here == 75.0
     assert row.note == ("1 pass over 83,000 questions, after 332,000 questions of the run that it went on from")
+    # Hard labels that went on from a student with a teacher, or from one that nobody can look at, are no base.
+    for before in (runs / "kd" / "rule-seed0", runs / "gone"):
+        write(runs / "on" / "recipe.json", {**recipe, "inputs": {"init": {"path": str(before), "sha256": ""}}})
+        assert cell(paper_report(runs), "2", "QANet (Base)") == (70.5, 80.09)
     write(runs / "on" / "recipe.json", {**recipe, "train": None})
     with pytest.raises(DataError, match="is not a run that this version can read"):
         paper_report(runs)
