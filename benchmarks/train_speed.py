@@ -33,6 +33,7 @@ from qa_edge.batches import TrainingData
 from qa_edge.features import Features
 from qa_edge.labels import Labels
 from qa_edge.squad import Squad
+from qa_edge.student import fused
 from qa_edge.student.config import preset_config
 from qa_edge.student.qanet import QANet
 from qa_edge.train import Trainer, TrainSettings
@@ -42,6 +43,7 @@ from qa_edge_runtime.files import atomic_write
 from qa_edge_runtime.machine import describe_machine, peak_memory_bytes
 from qa_edge_runtime.tokenizer import Tokenizer
 
+STOCK = "stock-layers"  # PyTorch's own between the matrix products, as without a C compiler
 PARTS = ("data", "forward", "loss", "backward", "optimiser", "average", "rest")
 # name: (settings of training, sizes of the student) that differ from the first variant's.
 VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -52,6 +54,7 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no-dropout": ({}, {"dropout": 0.0, "character_dropout": 0.0, "survival": 1.0}),
     "8-heads": ({}, {"heads": 8}),
     "float32": ({"precision": "no"}, {}),
+    STOCK: ({}, {}),  # with Adam
 }
 
 
@@ -92,6 +95,10 @@ class Stopwatch:
         return timed
 
 
+def none() -> None:
+    """No compiled functions."""
+
+
 class Contender:
     """One variant's trainer, with a stopwatch in it."""
 
@@ -130,6 +137,7 @@ class Contender:
             mock.patch.object(trainer.optimiser, "step", watch.wrap("optimiser", trainer.optimiser.step)),
             mock.patch.object(ema, "update", watch.wrap("average", ema.update)),
             watch.part("rest"),
+            mock.patch.object(fused, "library", none if self.name == STOCK else fused.library),
         ):
             for _ in range(updates):
                 trainer._step(self.step)

@@ -68,13 +68,17 @@ class Dropout(nn.Dropout):
         :param x: any float tensor.
         :param keep: factor that broadcasts to x, such as a padding mask; no gradient flows into it.
         """
-        if not self.training or self.p == 0:
-            return x if keep is None else x * keep
         if x.device.type != "cpu":
-            dropped = F.dropout(x, self.p)
+            dropped = F.dropout(x, self.p, self.training)
             return dropped if keep is None else dropped * keep
-        mask = self.pool.mask(x.shape, self.p, x.dtype)
+        mask = self.mask(x)
+        if mask is None:
+            return x if keep is None else x * keep
         return x * (mask if keep is None else mask * keep)
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What x is multiplied by on a CPU; None where nothing is dropped."""
+        return self.pool.mask(x.shape, self.p, x.dtype) if self.training and self.p else None
 
 
 def survives(training: bool, layer: int, layers: int, survival: float) -> bool:

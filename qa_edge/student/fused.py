@@ -1,0 +1,153 @@
+"""What an encoder block does between its matrix products, for training in bfloat16 on one core of a CPU.
+
+There PyTorch's single layers are bound by memory: each reads and writes whole tensors, and half of an update goes to
+them. `fused.c` does in one pass what they do in several. It is compiled when it is first needed, by the machine's own C
+compiler for its own processor; without one, with several threads, or in float32, the stock layers do the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COMPILERS = ("cc", "gcc", "clang")
+# Sums may be reordered, as vectors do; nothing is said of NaN and infinity, which stay what they are.
+FLAGS = (
+    *("-O3", "-march=native", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
+)
+_POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES = {
+    "norm_forward": (*(_POINTER,) * 8, _COUNT, _COUNT, _NUMBER),
+    "norm_backward": (*(_POINTER,) * 11, _COUNT, _COUNT),
+    "depthwise_forward": (*(_POINTER,) * 3, *(_COUNT,) * 4),
+    "depthwise_backward": (*(_POINTER,) * 5, *(_COUNT,) * 4),
+    "relu_add": (*(_POINTER,) * 3, _COUNT),
+    "relu_backward": (*(_POINTER,) * 3, _COUNT),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The functions of `fused.c`; None if no compiler is there, or it cannot compile them."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return None
+    # Not kept: what is compiled for one processor may not run on another that sees the same folder.
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "fused.so"
+        source = Path(__file__).with_name("fused.c")
+        try:
+            subprocess.run([compiler, *FLAGS, str(source), "-o", str(built), "-lm"], check=True, capture_output=True)
+            found = ctypes.CDLL(str(built))
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = arguments, None
+    return found
+
+
+def pays(x: Tensor) -> bool:
+    """Whether these forms take the place of the stock layers for what is computed of x."""
+    small = x.dtype is torch.bfloat16 and x.device.type == "cpu"
+    return small and torch.is_grad_enabled() and torch.get_num_threads() == 1 and library() is not None
+
+
+def norm(
+    x: Tensor, layer: torch.nn.LayerNorm, mask: Tensor | None, keep: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Layer norm of the last axis, times dropout's mask and what is kept; and x, for the residual around the layer.
+
+    Where both come together again, the gradient of x is summed while it is made.
+
+    :param x: shape (..., hidden).
+    :param mask: of x's shape and dtype, or None.
+    :param keep: shape (..., 1), or None.
+    """
+    kept = None if keep is None else keep.to(x.dtype).contiguous()
+    result: tuple[Tensor, Tensor] = _Norm.apply(x.contiguous(), layer.weight, layer.bias, mask, kept, layer.eps)
+    return result
+
+
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """Depthwise convolution over tokens with zero "same" padding.
+
+    :param x: shape (batch, tokens, hidden).
+    :param kernel: shape (hidden, k), k odd, float32.
+    """
+    result: Tensor = _Depthwise.apply(x.contiguous(), kernel.t().contiguous())
+    return result
+
+
+def relu_add(inner: Tensor, x: Tensor) -> Tensor:
+    """x + ReLU(inner), of tensors of one shape."""
+    result: Tensor = _ReluAdd.apply(inner.contiguous(), x.contiguous())
+    return result
+
+
+def _call(name: str, *arguments: Tensor | float | None) -> None:
+    function = getattr(library(), name)
+    function(*(value.data_ptr() if isinstance(value, Tensor) else value for value in arguments))
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, keep: Tensor | None, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        hidden, y = x.shape[-1], torch.empty_like(x)
+        rows = x.numel() // hidden
+        mean, scale = torch.empty(2, rows)
+        _call("norm_forward", x, weight, bias, mask, keep, y, mean, scale, rows, hidden, epsilon)
+        ctx.save_for_backward(x, weight, mask, keep, mean, scale)
+        return y, x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mask, keep, mean, scale = ctx.saved_tensors
+        gradient, residual = (one.contiguous() for one in gradients)
+        own, (of_weight, of_bias) = torch.empty_like(x), torch.zeros(2, len(weight))
+        of = (gradient, x, weight, mask, keep, mean, scale, residual, own, of_weight, of_bias)
+        _call("norm_backward", *of, len(mean), len(weight))
+        return own, of_weight, of_bias, None, None, None
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        z = torch.empty_like(x)
+        _call("depthwise_forward", x, kernel, z, *x.shape, len(kernel))
+        ctx.save_for_backward(x, kernel)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, kernel = ctx.saved_tensors
+        gradient, own, of_kernel = gradients[0].contiguous(), torch.empty_like(x), torch.zeros_like(kernel)
+        _call("depthwise_backward", gradient, x, kernel, own, of_kernel, *x.shape, len(kernel))
+        return own, of_kernel
+
+
+class _ReluAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor, x: Tensor) -> Tensor:
+        result = torch.empty_like(x)
+        _call("relu_add", inner, x, result, x.numel())
+        ctx.save_for_backward(inner)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (inner,) = ctx.saved_tensors
+        gradient, of_inner = gradients[0].contiguous(), torch.empty_like(inner)
+        _call("relu_backward", gradient, inner, of_inner, inner.numel())
+        return of_inner, gradient

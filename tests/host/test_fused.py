@@ -1,0 +1,123 @@
+"""The encoder block's C forms beside its stock ones: as near to float32, or they are not used."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qa_edge.student import fused
+from qa_edge.student.block import EncoderBlock
+from qa_edge.student.dropout import DropoutPool
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, fused.COMPILERS)), reason="no C compiler")
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    fused.library.cache_clear()
+    yield
+    fused.library.cache_clear()
+
+
+def block(hidden: int, kernel: int, *, dropout: float = 0.0) -> EncoderBlock:
+    torch.manual_seed(hidden)
+    made = EncoderBlock(
+        hidden=hidden, heads=1, kernel=kernel, convolutions=2, dropout=dropout, survival=1.0, pool=DropoutPool(0)
+    )
+    for parameter in made.parameters():  # no bias is 0, no norm's weight 1
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return made.train()
+
+
+def run(made: EncoderBlock, x: Tensor, lengths: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output, and gradients of x and all weights, of a batch with padding."""
+    kept = (torch.arange(x.shape[1]) < torch.tensor(lengths).unsqueeze(1)).unsqueeze(2)
+    bias = torch.where(kept, 0.0, -1e4).transpose(1, 2)
+    made.zero_grad()
+    own = x.clone().requires_grad_()
+    torch.manual_seed(5)  # of the masks' places
+    with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype is torch.bfloat16):
+        out = made(own, kept.to(x.dtype), bias, first=1, sublayers=made.sublayers)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(6))
+    ((out.float() * weights) * kept).sum().backward()
+    assert own.grad is not None
+    found = {name: one.grad for name, one in made.named_parameters() if one.grad is not None}
+    return out.detach().float() * kept, {"x": own.grad.float() * kept, **found}
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).norm() / exact.norm().clamp(min=1e-6))
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize(
+    ("hidden", "kernel", "lengths"), [(128, 5, [23, 17, 4]), (40, 7, [9, 9]), (16, 7, [2, 1]), (128, 3, [1])]
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
+    hidden: int, kernel: int, lengths: list[int], dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fused.library() is not None
+    made = block(hidden, kernel, dropout=dropout)
+    x = torch.randn(len(lengths), max(lengths), hidden, generator=torch.Generator().manual_seed(1)).bfloat16()
+    exact, exact_gradients = run(made, x.float(), lengths)
+    calls = []
+    monkeypatch.setattr(fused, "_call", lambda *a, call=fused._call: (calls.append(a[0]), call(*a)))
+    out, gradients = run(made, x, lengths)
+    assert set(calls) == set(fused._SIGNATURES)
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "library", lambda: None)
+        calls.clear()
+        stock, stock_gradients = run(made, x, lengths)
+        assert not calls
+    assert error(out, exact) < 1.2 * error(stock, exact) + 1e-3 and error(stock, exact) < 0.05
+    assert gradients.keys() == stock_gradients.keys() == exact_gradients.keys()
+    for name, gradient in gradients.items():
+        if name == "attention.key.bias":  # 0 but for rounding: a softmax does not see it
+            continue
+        expected = exact_gradients[name]
+        assert error(gradient, expected) < 1.5 * error(stock_gradients[name], expected) + 0.02, name
+
+
+@NEEDS_COMPILER
+def test_what_is_no_number_stays_none() -> None:
+    """Training finds weights that are no numbers: no form may turn them into numbers."""
+    made = block(16, 5)
+    for bad in (torch.nan, torch.inf):
+        x = torch.randn(1, 8, 16).bfloat16()
+        x[0, 3, 7] = bad
+        out, _ = run(made, x, [8])
+        assert out.isnan().any()
+
+
+@NEEDS_COMPILER
+def test_one_thread_in_bfloat16_with_gradients_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(2, 3, 16)
+    assert fused.pays(x.bfloat16()) and not fused.pays(x) and not fused.pays(x.half())
+    assert not fused.pays(x.bfloat16().to("meta"))
+    with torch.no_grad():
+        assert not fused.pays(x.bfloat16())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not fused.pays(x.bfloat16())
+
+
+@pytest.mark.usefixtures("compiled_anew")
+@pytest.mark.parametrize("reason", ["none", "gone", "fails"])
+def test_without_a_compiler_the_stock_layers_do_it(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(line: list[str], **keywords: Any) -> Any:
+        raise OSError if reason == "gone" else subprocess.CalledProcessError(1, line)
+
+    monkeypatch.setattr(fused.shutil, "which", lambda name: None if reason == "none" else f"/bin/{name}")
+    monkeypatch.setattr(fused.subprocess, "run", started)
+    made = block(16, 5)
+    x = torch.randn(1, 6, 16).bfloat16()
+    assert fused.library() is None and not fused.pays(x)
+    out, _ = run(made, x, [6])
+    assert out.isfinite().all()
