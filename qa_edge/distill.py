@@ -24,6 +24,7 @@ from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.student.config import StudentConfig, preset_config
+from qa_edge.student.fused import compiler_missing
 from qa_edge.student.qanet import QANet, count_parameters
 from qa_edge.student.widen import widen_words
 from qa_edge.train import Trainer, TrainSettings
@@ -227,6 +228,8 @@ def distill(
         trainer = Trainer(run, student, data, heldout, settings, accelerator=accelerator, on_step=on_step)
         updates = f"{trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all"
         log(f"training on {len(data):,} questions, {updates}")
+        if settings.precision == "bf16" and compiler_missing(torch.bfloat16, accelerator.device):
+            log("no C compiler that works: an update takes a quarter longer than with one")
         state = train_slice(trainer, log, deadline=deadline)
         scores = None
         if state.finished and "dev" in recipe.inputs:

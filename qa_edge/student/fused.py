@@ -58,8 +58,16 @@ def library() -> ctypes.CDLL | None:
 
 def pays(x: Tensor) -> bool:
     """Whether these forms take the place of the stock layers for what is computed of x."""
-    small = x.dtype is torch.bfloat16 and x.device.type == "cpu"
-    return small and torch.is_grad_enabled() and torch.get_num_threads() == 1 and library() is not None
+    return _fits(x.dtype, x.device) and torch.is_grad_enabled() and library() is not None
+
+
+def compiler_missing(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether training in this dtype on this device would be faster if a C compiler were there."""
+    return _fits(dtype, device) and library() is None
+
+
+def _fits(dtype: torch.dtype, device: torch.device) -> bool:
+    return dtype is torch.bfloat16 and device.type == "cpu" and torch.get_num_threads() == 1
 
 
 def norm(

@@ -119,5 +119,6 @@ def test_without_a_compiler_the_stock_layers_do_it(reason: str, monkeypatch: pyt
     made = block(16, 5)
     x = torch.randn(1, 6, 16).bfloat16()
     assert fused.library() is None and not fused.pays(x)
+    assert fused.compiler_missing(x.dtype, x.device) and not fused.compiler_missing(torch.float32, x.device)
     out, _ = run(made, x, [6])
     assert out.isfinite().all()
