@@ -31,35 +31,41 @@ class Muon(torch.optim.Adam):
     def __init__(self, flat: FlatParameters, **adam: Any) -> None:
         super().__init__([flat.parameter], **adam)
         self.flat = flat
-        self.places: dict[tuple[int, int], Tensor] = {}
-        found: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        self.places: defaultdict[tuple[int, int], list[slice]] = defaultdict(list)
         begin = 0
         for name, parameter in flat.named:
             # Depthwise filters are rows of numbers, one a channel: their shape alone looks like a matrix.
             if parameter.ndim == 2 and name not in NOT_MAPS and not name.endswith("depthwise"):
                 rows, columns = parameter.shape
-                found[(rows, columns)].append(torch.arange(begin, begin + parameter.numel()))
+                self.places[rows, columns].append(slice(begin, begin + parameter.numel()))
             begin += parameter.numel()
-        for shape, places in found.items():
-            self.places[shape] = torch.cat(places).to(flat.weights.device)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update; the rate is that of the first group."""
         assert closure is None
         weights, gradient = self.flat.weights, self.flat.gradient
-        kept = {shape: weights[places] for shape, places in self.places.items()}
+        kept = {shape: _together(weights, places) for shape, places in self.places.items()}
         super().step()
         state = self.state[self.flat.parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weights)
         rate = self.param_groups[0]["lr"]
         for shape, places in self.places.items():
-            new = gradient[places]
-            average = state["momentum"][places].lerp_(new, 1 - MOMENTUM)
-            state["momentum"][places] = average
+            new = _together(gradient, places)
+            average = _together(state["momentum"], places).lerp_(new, 1 - MOMENTUM)
+            _apart(average, state["momentum"], places)
             step = orthogonalise(new.lerp(average, MOMENTUM).view(-1, *shape))
-            weights[places] = kept[shape] - rate * SIZE * max(shape) ** 0.5 * step.flatten()
+            _apart(kept[shape] - rate * SIZE * max(shape) ** 0.5 * step.flatten(), weights, places)
+
+
+def _together(values: Tensor, places: list[slice]) -> Tensor:
+    return torch.cat([values[place] for place in places])
+
+
+def _apart(values: Tensor, into: Tensor, places: list[slice]) -> None:
+    for place, part in zip(places, values.view(len(places), -1), strict=True):
+        into[place] = part
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
