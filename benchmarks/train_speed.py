@@ -54,7 +54,7 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no-dropout": ({}, {"dropout": 0.0, "character_dropout": 0.0, "survival": 1.0}),
     "8-heads": ({}, {"heads": 8}),
     "float32": ({"precision": "no"}, {}),
-    STOCK: ({}, {}),  # with Adam
+    STOCK: ({"optimizer": "muon"}, {}),
 }
 
 

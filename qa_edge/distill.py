@@ -229,7 +229,7 @@ def distill(
         updates = f"{trainer.epoch_steps:,} updates a pass, {trainer.total_steps:,} in all"
         log(f"training on {len(data):,} questions, {updates}")
         if settings.precision == "bf16" and compiler_missing(torch.bfloat16, accelerator.device):
-            log("no C compiler that works: an update takes a quarter longer than with one")
+            log("no C compiler that works: an update takes a third longer than with one")
         state = train_slice(trainer, log, deadline=deadline)
         scores = None
         if state.finished and "dev" in recipe.inputs:

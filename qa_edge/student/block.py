@@ -49,16 +49,20 @@ class SelfAttention(nn.Module):
         :param x: layer-normed, shape (batch, tokens, hidden).
         :param bias: 0 where a token may be looked at, very negative elsewhere, shape (batch, 1, tokens).
         """
+        return self.output(self.mixed(x, bias))
+
+    def mixed(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The same before the last layer."""
         batch, tokens, hidden = x.shape
         query, key, value = self.query(x), self.key(x), self.value(x)
         scale = (hidden // self.heads) ** -0.5
         if self.heads == 1:
             scores = torch.baddbmm(bias.to(query.dtype).expand(-1, tokens, -1), query, key.mT, alpha=scale)
-            return self.output(torch.bmm(torch.softmax(scores, -1), value))
+            return torch.bmm(torch.softmax(scores, -1), value)
         split = (batch, tokens, self.heads, hidden // self.heads)
         query, key, value = (part.view(split).transpose(1, 2) for part in (query, key, value))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(1))
-        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        return mixed.transpose(1, 2).reshape(batch, tokens, hidden)
 
 
 class FeedForward(nn.Module):
@@ -130,12 +134,13 @@ class EncoderBlock(nn.Module):
             assert isinstance(convolution, Convolution)
             if survives(self.training, layer, sublayers, self.survival):
                 y, x = fused.norm(x, convolution.norm, mask(x), keep)
-                x = fused.relu_add(convolution.pointwise(fused.depthwise(y, convolution.depthwise)), x)
+                mixed = fused.depthwise(y, convolution.depthwise)
+                x = fused.residual(x, mixed, convolution.pointwise, relu=True)
             layer += 1
         if survives(self.training, layer, sublayers, self.survival):
             y, x = fused.norm(x, self.attention.norm, mask(x))
-            x = x + self.attention(y, bias)
+            x = fused.residual(x, self.attention.mixed(y, bias), self.attention.output)
         if survives(self.training, layer + 1, sublayers, self.survival):
             y, x = fused.norm(x, self.feedforward.norm, mask(x))
-            x = x + self.feedforward(y)
+            x = fused.residual(x, F.relu(self.feedforward.inner(y)), self.feedforward.outer)
         return x

@@ -124,15 +124,30 @@ void depthwise_backward(const bf16 *restrict gz, const bf16 *restrict x, const f
     }
 }
 
-/* out = x + max(inner, 0) */
-void relu_add(const bf16 *restrict inner, const bf16 *restrict x, bf16 *restrict out, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        const float value = up(inner[i]);
-        out[i] = down((value > 0 ? value : 0) + up(x[i]));
-    }
+/* out = x + (inner + bias), or x + max(inner + bias, 0) */
+void residual_forward(const bf16 *restrict inner, const float *restrict bias, const bf16 *restrict x,
+                      bf16 *restrict out, int64_t rows, int64_t hidden, int64_t relu) {
+    const float least = relu ? 0 : -INFINITY;
+    for (int64_t row = 0; row < rows; row++, inner += hidden, x += hidden, out += hidden)
+        for (int64_t i = 0; i < hidden; i++) {
+            const float value = up(inner[i]) + bias[i];
+            out[i] = down((value < least ? least : value) + up(x[i]));
+        }
 }
 
-/* ginner = g where inner > 0, else 0 */
-void relu_backward(const bf16 *restrict g, const bf16 *restrict inner, bf16 *restrict ginner, int64_t count) {
-    for (int64_t i = 0; i < count; i++) ginner[i] = (int16_t)inner[i] > 0 ? g[i] : 0;
+/* ginner = g where inner + bias > 0, else 0; its sum over rows is added to gbias. */
+void relu_backward(const bf16 *restrict g, const bf16 *restrict inner, const float *restrict bias,
+                   bf16 *restrict ginner, float *restrict gbias, int64_t rows, int64_t hidden) {
+    for (int64_t row = 0; row < rows; row++, g += hidden, inner += hidden, ginner += hidden)
+        for (int64_t i = 0; i < hidden; i++) {
+            const float value = up(inner[i]) + bias[i] > 0 ? up(g[i]) : 0;
+            ginner[i] = down(value);
+            gbias[i] += value;
+        }
+}
+
+/* The sum of g over rows is added to gbias. */
+void bias_backward(const bf16 *restrict g, float *restrict gbias, int64_t rows, int64_t hidden) {
+    for (int64_t row = 0; row < rows; row++, g += hidden)
+        for (int64_t i = 0; i < hidden; i++) gbias[i] += up(g[i]);
 }

@@ -30,8 +30,9 @@ _SIGNATURES = {
     "norm_backward": (*(_POINTER,) * 11, _COUNT, _COUNT),
     "depthwise_forward": (*(_POINTER,) * 3, *(_COUNT,) * 4),
     "depthwise_backward": (*(_POINTER,) * 5, *(_COUNT,) * 4),
-    "relu_add": (*(_POINTER,) * 3, _COUNT),
-    "relu_backward": (*(_POINTER,) * 3, _COUNT),
+    "residual_forward": (*(_POINTER,) * 4, *(_COUNT,) * 3),
+    "relu_backward": (*(_POINTER,) * 5, _COUNT, _COUNT),
+    "bias_backward": (_POINTER, _POINTER, _COUNT, _COUNT),
 }
 
 
@@ -96,9 +97,10 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     return result
 
 
-def relu_add(inner: Tensor, x: Tensor) -> Tensor:
-    """x + ReLU(inner), of tensors of one shape."""
-    result: Tensor = _ReluAdd.apply(inner.contiguous(), x.contiguous())
+def residual(x: Tensor, inner: Tensor, layer: torch.nn.Linear, *, relu: bool = False) -> Tensor:
+    """x + layer(inner), or x + ReLU(layer(inner)); all of one shape."""
+    product = torch.nn.functional.linear(inner, layer.weight)
+    result: Tensor = _Residual.apply(product.contiguous(), layer.bias, x.contiguous(), relu)
     return result
 
 
@@ -145,17 +147,22 @@ class _Depthwise(torch.autograd.Function):
         return own, of_kernel
 
 
-class _ReluAdd(torch.autograd.Function):
+class _Residual(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inner: Tensor, x: Tensor) -> Tensor:
-        result = torch.empty_like(x)
-        _call("relu_add", inner, x, result, x.numel())
-        ctx.save_for_backward(inner)
+    def forward(ctx: Any, inner: Tensor, bias: Tensor, x: Tensor, relu: bool) -> Tensor:
+        result, hidden = torch.empty_like(x), len(bias)
+        _call("residual_forward", inner, bias, x, result, x.numel() // hidden, hidden, relu)
+        ctx.save_for_backward(*((inner, bias) if relu else (None, bias)))
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (inner,) = ctx.saved_tensors
-        gradient, of_inner = gradients[0].contiguous(), torch.empty_like(inner)
-        _call("relu_backward", gradient, inner, of_inner, inner.numel())
-        return of_inner, gradient
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inner, bias = ctx.saved_tensors
+        gradient, of_bias = gradients[0].contiguous(), torch.zeros_like(bias)
+        rows, hidden = gradient.numel() // len(bias), len(bias)
+        if inner is None:
+            _call("bias_backward", gradient, of_bias, rows, hidden)
+            return gradient, of_bias, gradient, None
+        of_inner = torch.empty_like(inner)
+        _call("relu_backward", gradient, inner, bias, of_inner, of_bias, rows, hidden)
+        return of_inner, of_bias, gradient, None
