@@ -21,38 +21,39 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Convolution(nn.Module):
-    """Depthwise separable convolution over tokens; padding must be zero on the way in."""
+    """Depthwise separable convolution over tokens, in a residual."""
 
-    def __init__(self, hidden: int, kernel: int) -> None:
+    def __init__(self, hidden: int, kernel: int, dropout: Dropout) -> None:
         super().__init__()
-        self.norm = LayerNorm(hidden)
+        self.norm, self.dropout = LayerNorm(hidden), dropout
         self.depthwise = nn.Parameter(torch.empty(hidden, kernel).normal_(std=kernel**-0.5))
         self.pointwise = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, tokens, hidden) to the same, layer norm not included."""
-        return F.relu(self.pointwise(DepthwiseConvolution.apply(x, self.depthwise.to(x.dtype))))
+    def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
+        """As `EncoderBlock.forward`."""
+        if fused.pays(x):
+            return fused.convolution(x, self.norm, self.dropout.mask(x), keep, self.depthwise, self.pointwise)
+        normal = self.dropout(self.norm(x), keep)  # padding must be zero on the way into a convolution
+        return x + F.relu(self.pointwise(DepthwiseConvolution.apply(normal, self.depthwise.to(x.dtype))))
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product self-attention with any number of heads."""
+    """Scaled dot-product self-attention with any number of heads, in a residual."""
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: Dropout) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = LayerNorm(hidden)
+        self.norm, self.dropout = LayerNorm(hidden), dropout
         self.query, self.key, self.value, self.output = (nn.Linear(hidden, hidden) for _ in range(4))
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Mix the tokens of each row.
+    def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
+        """As `EncoderBlock.forward`."""
+        if self.heads == 1 and fused.pays(x):
+            dense = (self.query, self.key, self.value, self.output)
+            return fused.attention(x, self.norm, self.dropout.mask(x), bias, dense)
+        return x + self.output(self._mixed(self.dropout(self.norm(x)), bias))
 
-        :param x: layer-normed, shape (batch, tokens, hidden).
-        :param bias: 0 where a token may be looked at, very negative elsewhere, shape (batch, 1, tokens).
-        """
-        return self.output(self.mixed(x, bias))
-
-    def mixed(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The same before the last layer."""
+    def _mixed(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, tokens, hidden = x.shape
         query, key, value = self.query(x), self.key(x), self.value(x)
         scale = (hidden // self.heads) ** -0.5
@@ -66,17 +67,19 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with a ReLU between them."""
+    """Two dense layers with a ReLU between them, in a residual."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, dropout: Dropout) -> None:
         super().__init__()
-        self.norm = LayerNorm(hidden)
+        self.norm, self.dropout = LayerNorm(hidden), dropout
         self.inner = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, tokens, hidden) to the same, layer norm not included."""
-        return self.outer(F.relu(self.inner(x)))
+    def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
+        """As `EncoderBlock.forward`."""
+        if fused.pays(x):
+            return fused.feedforward(x, self.norm, self.dropout.mask(x), self.inner, self.outer)
+        return x + self.outer(F.relu(self.inner(self.dropout(self.norm(x)))))
 
 
 class EncoderBlock(nn.Module):
@@ -94,10 +97,10 @@ class EncoderBlock(nn.Module):
         pool: DropoutPool,
     ) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(Convolution(hidden, kernel) for _ in range(convolutions))
-        self.attention = SelfAttention(hidden, heads)
-        self.feedforward = FeedForward(hidden)
-        self.dropout = Dropout(dropout, pool)
+        drop = Dropout(dropout, pool)
+        self.convolutions = nn.ModuleList(Convolution(hidden, kernel, drop) for _ in range(convolutions))
+        self.attention = SelfAttention(hidden, heads, drop)
+        self.feedforward = FeedForward(hidden, drop)
         self.survival = survival
 
     @property
@@ -110,37 +113,10 @@ class EncoderBlock(nn.Module):
 
         :param x: shape (batch, tokens, hidden).
         :param keep: 1 for tokens, 0 for padding, shape (batch, tokens, 1).
-        :param bias: attention bias, shape (batch, 1, tokens).
+        :param bias: attention's, 0 where a token may be looked at, very negative elsewhere, shape (batch, 1, tokens).
         :param first: number of this block's first sub-layer among the stack's `sublayers`, from 1.
         """
-        if fused.pays(x):
-            return self._fused(x, keep, bias, first, sublayers)
-        layer = first
-        for convolution in self.convolutions:
-            assert isinstance(convolution, Convolution)
+        for layer, sublayer in enumerate((*self.convolutions, self.attention, self.feedforward), first):
             if survives(self.training, layer, sublayers, self.survival):
-                x = x + convolution(self.dropout(convolution.norm(x), keep))
-            layer += 1
-        if survives(self.training, layer, sublayers, self.survival):
-            x = x + self.attention(self.dropout(self.attention.norm(x)), bias)
-        if survives(self.training, layer + 1, sublayers, self.survival):
-            x = x + self.feedforward(self.dropout(self.feedforward.norm(x)))
-        return x
-
-    def _fused(self, x: Tensor, keep: Tensor, bias: Tensor, first: int, sublayers: int) -> Tensor:
-        """The same in fewer passes over memory."""
-        layer, mask = first, self.dropout.mask
-        for convolution in self.convolutions:
-            assert isinstance(convolution, Convolution)
-            if survives(self.training, layer, sublayers, self.survival):
-                y, x = fused.norm(x, convolution.norm, mask(x), keep)
-                mixed = fused.depthwise(y, convolution.depthwise)
-                x = fused.residual(x, mixed, convolution.pointwise, relu=True)
-            layer += 1
-        if survives(self.training, layer, sublayers, self.survival):
-            y, x = fused.norm(x, self.attention.norm, mask(x))
-            x = fused.residual(x, self.attention.mixed(y, bias), self.attention.output)
-        if survives(self.training, layer + 1, sublayers, self.survival):
-            y, x = fused.norm(x, self.feedforward.norm, mask(x))
-            x = fused.residual(x, F.relu(self.feedforward.inner(y)), self.feedforward.outer)
+                x = sublayer(x, keep, bias)
         return x

@@ -1,8 +1,9 @@
-"""What an encoder block does between its matrix products, for training in bfloat16 on one core of a CPU.
+"""An encoder block's sub-layers, forward and backward, for training in bfloat16 on one core of a CPU.
 
-There PyTorch's single layers are bound by memory: each reads and writes whole tensors, and half of an update goes to
-them. `fused.c` does in one pass what they do in several. It is compiled when it is first needed, by the machine's own C
-compiler for its own processor; without one, with several threads, or in float32, the stock layers do the same.
+PyTorch's single layers are bound by memory there: each reads and writes whole tensors, and matrices of a hundred
+columns are too small for the processor's tiles to be busy. `fused.c` takes each example through a whole sub-layer while
+it is in the cache. It is compiled when it is first needed, by the machine's own C compiler for its own processor, which
+must multiply bfloat16 (AVX-512 BF16, faster with AMX); elsewhere the stock layers do the same.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 COMPILERS = ("cc", "gcc", "clang")
 # Sums may be reordered, as vectors do; nothing is said of NaN and infinity, which stay what they are.
 FLAGS = (
-    *("-O3", "-march=native", "-shared", "-fPIC"),
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
 )
-_POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_SIGNATURES = {
-    "norm_forward": (*(_POINTER,) * 8, _COUNT, _COUNT, _NUMBER),
-    "norm_backward": (*(_POINTER,) * 11, _COUNT, _COUNT),
-    "depthwise_forward": (*(_POINTER,) * 3, *(_COUNT,) * 4),
-    "depthwise_backward": (*(_POINTER,) * 5, *(_COUNT,) * 4),
-    "residual_forward": (*(_POINTER,) * 4, *(_COUNT,) * 3),
-    "relu_backward": (*(_POINTER,) * 5, _COUNT, _COUNT),
-    "bias_backward": (_POINTER, _POINTER, _COUNT, _COUNT),
+STEP = 32  # hidden sizes are multiples of it, and tokens are padded to one, as tiles want
+# Tensors before the sizes, in the order of `fused.c`.
+_TENSORS = {
+    "convolution_forward": 13,
+    "convolution_backward": 18,
+    "attention_forward": 19,
+    "attention_backward": 26,
+    "feedforward_forward": 12,
+    "feedforward_backward": 17,
 }
+_SIZES = {"convolution_forward": 3, "convolution_backward": 3}
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The functions of `fused.c`; None if no compiler is there, or it cannot compile them."""
+def library(hidden: int = STEP) -> ctypes.CDLL | None:
+    """The functions of `fused.c` for a width; None without a compiler, or where the processor has no bfloat16."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return None
@@ -47,23 +49,31 @@ def library() -> ctypes.CDLL | None:
         built = Path(folder) / "fused.so"
         source = Path(__file__).with_name("fused.c")
         try:
-            subprocess.run([compiler, *FLAGS, str(source), "-o", str(built), "-lm"], check=True, capture_output=True)
+            subprocess.run(
+                [compiler, *FLAGS, f"-DHIDDEN={hidden}", str(source), "-o", str(built), "-lm"],
+                check=True,
+                capture_output=True,
+            )
             found = ctypes.CDLL(str(built))
         except (OSError, subprocess.CalledProcessError):
             return None
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(found, name)
-        function.argtypes, function.restype = arguments, None
+    if found.fused_start():
+        return None
+    for name, tensors in _TENSORS.items():
+        sizes = (ctypes.c_int64,) * _SIZES.get(name, 2)
+        epsilon = (ctypes.c_float,) if name.endswith("forward") else ()
+        getattr(found, name).argtypes = ((ctypes.c_void_p,) * tensors) + sizes + epsilon
     return found
 
 
 def pays(x: Tensor) -> bool:
     """Whether these forms take the place of the stock layers for what is computed of x."""
-    return _fits(x.dtype, x.device) and torch.is_grad_enabled() and library() is not None
+    fits = _fits(x.dtype, x.device) and x.shape[-1] % STEP == 0
+    return fits and torch.is_grad_enabled() and library(x.shape[-1]) is not None
 
 
-def compiler_missing(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether training in this dtype on this device would be faster if a C compiler were there."""
+def missing(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether training in this dtype on this device would be faster if `fused.c` could be compiled."""
     return _fits(dtype, device) and library() is None
 
 
@@ -71,98 +81,145 @@ def _fits(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype is torch.bfloat16 and device.type == "cpu" and torch.get_num_threads() == 1
 
 
-def norm(
-    x: Tensor, layer: torch.nn.LayerNorm, mask: Tensor | None, keep: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Layer norm of the last axis, times dropout's mask and what is kept; and x, for the residual around the layer.
+def convolution(
+    x: Tensor, norm: nn.LayerNorm, mask: Tensor | None, keep: Tensor, kernel: Tensor, dense: nn.Linear
+) -> Tensor:
+    """x + ReLU(dense(depthwise(norm(x) * mask * keep))).
 
-    Where both come together again, the gradient of x is summed while it is made.
-
-    :param x: shape (..., hidden).
-    :param mask: of x's shape and dtype, or None.
-    :param keep: shape (..., 1), or None.
-    """
-    kept = None if keep is None else keep.to(x.dtype).contiguous()
-    result: tuple[Tensor, Tensor] = _Norm.apply(x.contiguous(), layer.weight, layer.bias, mask, kept, layer.eps)
-    return result
-
-
-def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
-    """Depthwise convolution over tokens with zero "same" padding.
-
-    :param x: shape (batch, tokens, hidden).
+    :param x: bfloat16, shape (batch, tokens, hidden).
+    :param mask: dropout's, of x's shape and dtype, or None.
+    :param keep: shape (batch, tokens, 1).
     :param kernel: shape (hidden, k), k odd, float32.
     """
-    result: Tensor = _Depthwise.apply(x.contiguous(), kernel.t().contiguous())
+    kept = keep.to(x.dtype).contiguous()
+    # The kernel's own gradient comes back through the transposition.
+    weights = (kernel.t().contiguous(), dense.weight, dense.bias)
+    result: Tensor = _Convolution.apply(x.contiguous(), norm.weight, norm.bias, norm.eps, mask, kept, *weights)
     return result
 
 
-def residual(x: Tensor, inner: Tensor, layer: torch.nn.Linear, *, relu: bool = False) -> Tensor:
-    """x + layer(inner), or x + ReLU(layer(inner)); all of one shape."""
-    product = torch.nn.functional.linear(inner, layer.weight)
-    result: Tensor = _Residual.apply(product.contiguous(), layer.bias, x.contiguous(), relu)
+def attention(
+    x: Tensor,
+    norm: nn.LayerNorm,
+    mask: Tensor | None,
+    bias: Tensor,
+    dense: tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear],
+) -> Tensor:
+    """x + output(softmax(query key / sqrt(hidden) + bias) value) of norm(x) * mask, one head.
+
+    :param x: bfloat16, shape (batch, tokens, hidden).
+    :param bias: shape (batch, 1, tokens).
+    :param dense: query, key, value, output.
+    """
+    weights = [one for layer in dense for one in (layer.weight, layer.bias)]
+    seen = bias.float().contiguous()
+    result: Tensor = _Attention.apply(x.contiguous(), norm.weight, norm.bias, norm.eps, mask, seen, *weights)
+    return result
+
+
+def feedforward(x: Tensor, norm: nn.LayerNorm, mask: Tensor | None, inner: nn.Linear, outer: nn.Linear) -> Tensor:
+    """x + outer(ReLU(inner(norm(x) * mask))), x bfloat16 of shape (batch, tokens, hidden)."""
+    weights = (inner.weight, inner.bias, outer.weight, outer.bias)
+    result: Tensor = _FeedForward.apply(x.contiguous(), norm.weight, norm.bias, norm.eps, mask, *weights)
     return result
 
 
 def _call(name: str, *arguments: Tensor | float | None) -> None:
-    function = getattr(library(), name)
-    function(*(value.data_ptr() if isinstance(value, Tensor) else value for value in arguments))
+    x = next(one for one in arguments if isinstance(one, Tensor))
+    if getattr(library(x.shape[-1]), name)(
+        *(value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
+    ):
+        raise MemoryError(f"no memory for {name} of {x.shape[1]} tokens")
 
 
-class _Norm(torch.autograd.Function):
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, scale = torch.empty(2, x.numel() // x.shape[-1])
+    return mean, scale
+
+
+def _kept(x: Tensor, times: int = 1) -> Tensor:
+    batch, tokens, hidden = x.shape
+    return x.new_empty(batch, -(-tokens // STEP) * STEP, times * hidden)
+
+
+def _zeros(weights: tuple[Tensor, ...]) -> list[Tensor]:
+    return [torch.zeros_like(weight) for weight in weights]
+
+
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, keep: Tensor | None, epsilon: float
-    ) -> tuple[Tensor, Tensor]:
-        hidden, y = x.shape[-1], torch.empty_like(x)
-        rows = x.numel() // hidden
-        mean, scale = torch.empty(2, rows)
-        _call("norm_forward", x, weight, bias, mask, keep, y, mean, scale, rows, hidden, epsilon)
-        ctx.save_for_backward(x, weight, mask, keep, mean, scale)
-        return y, x.view_as(x)
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        epsilon: float,
+        mask: Tensor | None,
+        keep: Tensor,
+        *dense: Tensor,
+    ) -> Tensor:
+        out, mixed, statistics = torch.empty_like(x), _kept(x), _statistics(x)
+        positive = torch.empty_like(x, dtype=torch.uint8)
+        inputs = (x, weight, bias, mask, keep, *dense)
+        _call("convolution_forward", *inputs, out, mixed, positive, *statistics, *x.shape[:2], len(dense[0]), epsilon)
+        ctx.save_for_backward(*inputs[:-1], mixed, positive, *statistics)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mask, keep, mean, scale = ctx.saved_tensors
-        gradient, residual = (one.contiguous() for one in gradients)
-        own, (of_weight, of_bias) = torch.empty_like(x), torch.zeros(2, len(weight))
-        of = (gradient, x, weight, mask, keep, mean, scale, residual, own, of_weight, of_bias)
-        _call("norm_backward", *of, len(mean), len(weight))
-        return own, of_weight, of_bias, None, None, None
+        saved = ctx.saved_tensors
+        x, weight, bias, _, _, kernel, dense = saved[:7]
+        own = torch.empty_like(x)
+        of = _zeros((weight, bias, kernel, dense, bias))
+        _call("convolution_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2], len(kernel))
+        return own, *of[:2], None, None, None, *of[2:]
 
 
-class _Depthwise(torch.autograd.Function):
+class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        z = torch.empty_like(x)
-        _call("depthwise_forward", x, kernel, z, *x.shape, len(kernel))
-        ctx.save_for_backward(x, kernel)
-        return z
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        x, kernel = ctx.saved_tensors
-        gradient, own, of_kernel = gradients[0].contiguous(), torch.empty_like(x), torch.zeros_like(kernel)
-        _call("depthwise_backward", gradient, x, kernel, own, of_kernel, *x.shape, len(kernel))
-        return own, of_kernel
-
-
-class _Residual(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inner: Tensor, bias: Tensor, x: Tensor, relu: bool) -> Tensor:
-        result, hidden = torch.empty_like(x), len(bias)
-        _call("residual_forward", inner, bias, x, result, x.numel() // hidden, hidden, relu)
-        ctx.save_for_backward(*((inner, bias) if relu else (None, bias)))
-        return result
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        epsilon: float,
+        mask: Tensor | None,
+        seen: Tensor,
+        *dense: Tensor,
+    ) -> Tensor:
+        out, statistics = torch.empty_like(x), _statistics(x)
+        states, read, total = _kept(x, 3), _kept(x), torch.empty_like(statistics[0])
+        inputs = (x, weight, bias, mask, seen)
+        _call("attention_forward", *inputs, *dense, out, states, read, total, *statistics, *x.shape[:2], epsilon)
+        ctx.save_for_backward(*inputs, *dense[::2], states, read, total, *statistics)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inner, bias = ctx.saved_tensors
-        gradient, of_bias = gradients[0].contiguous(), torch.zeros_like(bias)
-        rows, hidden = gradient.numel() // len(bias), len(bias)
-        if inner is None:
-            _call("bias_backward", gradient, of_bias, rows, hidden)
-            return gradient, of_bias, gradient, None
-        of_inner = torch.empty_like(inner)
-        _call("relu_backward", gradient, inner, bias, of_inner, of_bias, rows, hidden)
-        return of_inner, of_bias, gradient, None
+        saved = ctx.saved_tensors
+        x, weight, bias = saved[:3]
+        own = torch.empty_like(x)
+        of = _zeros((weight, bias, *(one for dense in saved[5:9] for one in (dense, bias))))
+        _call("attention_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2])
+        return own, *of[:2], None, None, None, *of[2:]
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mask: Tensor | None, *dense: Tensor
+    ) -> Tensor:
+        out, middle, statistics = torch.empty_like(x), _kept(x), _statistics(x)
+        inputs = (x, weight, bias, mask)
+        _call("feedforward_forward", *inputs, *dense, out, middle, *statistics, *x.shape[:2], epsilon)
+        ctx.save_for_backward(*inputs, *dense[::2], middle, *statistics)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        x, weight, bias, _, inner, outer = saved[:6]
+        own = torch.empty_like(x)
+        of = _zeros((weight, bias, inner, bias, outer, bias))
+        _call("feedforward_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2])
+        return own, *of[:2], None, None, *of[2:]

@@ -1,10 +1,11 @@
-"""The encoder block's C forms beside its stock ones: as near to float32, or they are not used."""
+"""The encoder block's sub-layers in C beside its stock ones: as near to float32, or they are not used."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,11 @@ from qa_edge.student.block import EncoderBlock
 from qa_edge.student.dropout import DropoutPool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = Path("/proc/cpuinfo")
 NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, fused.COMPILERS)), reason="no C compiler")
+NEEDS_BFLOAT16 = pytest.mark.skipif(
+    not CPU.exists() or "avx512_bf16" not in CPU.read_text(), reason="this processor does not multiply bfloat16"
+)
 
 
 @pytest.fixture
@@ -57,23 +62,31 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 
 @NEEDS_COMPILER
+@NEEDS_BFLOAT16
 @pytest.mark.parametrize(
-    ("hidden", "kernel", "lengths"), [(128, 5, [23, 17, 4]), (40, 7, [9, 9]), (16, 7, [2, 1]), (128, 3, [1])]
+    ("hidden", "kernel", "lengths"), [(128, 7, [75, 33, 4]), (96, 5, [32, 9]), (32, 7, [2, 1]), (32, 3, [1])]
 )
-@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize(("dropout", "flags"), [(0.0, ()), (0.25, ()), (0.25, ("-mno-amx-bf16",))])
+@pytest.mark.usefixtures("compiled_anew")
 def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
-    hidden: int, kernel: int, lengths: list[int], dropout: float, monkeypatch: pytest.MonkeyPatch
+    hidden: int,
+    kernel: int,
+    lengths: list[int],
+    dropout: float,
+    flags: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert fused.library() is not None
+    monkeypatch.setattr(fused, "FLAGS", (*fused.FLAGS, *flags))
+    assert fused.library(hidden) is not None
     made = block(hidden, kernel, dropout=dropout)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=torch.Generator().manual_seed(1)).bfloat16()
     exact, exact_gradients = run(made, x.float(), lengths)
     calls = []
     monkeypatch.setattr(fused, "_call", lambda *a, call=fused._call: (calls.append(a[0]), call(*a)))
     out, gradients = run(made, x, lengths)
-    assert set(calls) == set(fused._SIGNATURES)
+    assert set(calls) == set(fused._TENSORS)
     with monkeypatch.context() as patch:
-        patch.setattr(fused, "library", lambda: None)
+        patch.setattr(fused, "library", lambda hidden=32: None)
         calls.clear()
         stock, stock_gradients = run(made, x, lengths)
         assert not calls
@@ -87,20 +100,23 @@ def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
 
 
 @NEEDS_COMPILER
+@NEEDS_BFLOAT16
 def test_what_is_no_number_stays_none() -> None:
     """Training finds weights that are no numbers: no form may turn them into numbers."""
-    made = block(16, 5)
+    made = block(32, 5)
     for bad in (torch.nan, torch.inf):
-        x = torch.randn(1, 8, 16).bfloat16()
+        x = torch.randn(1, 8, 32).bfloat16()
         x[0, 3, 7] = bad
         out, _ = run(made, x, [8])
         assert out.isnan().any()
 
 
 @NEEDS_COMPILER
+@NEEDS_BFLOAT16
 def test_one_thread_in_bfloat16_with_gradients_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(2, 3, 16)
+    x = torch.zeros(2, 3, 32)
     assert fused.pays(x.bfloat16()) and not fused.pays(x) and not fused.pays(x.half())
+    assert not fused.pays(x[:, :, :16].bfloat16())
     assert not fused.pays(x.bfloat16().to("meta"))
     with torch.no_grad():
         assert not fused.pays(x.bfloat16())
@@ -116,9 +132,9 @@ def test_without_a_compiler_the_stock_layers_do_it(reason: str, monkeypatch: pyt
 
     monkeypatch.setattr(fused.shutil, "which", lambda name: None if reason == "none" else f"/bin/{name}")
     monkeypatch.setattr(fused.subprocess, "run", started)
-    made = block(16, 5)
-    x = torch.randn(1, 6, 16).bfloat16()
+    made = block(32, 5)
+    x = torch.randn(1, 6, 32).bfloat16()
     assert fused.library() is None and not fused.pays(x)
-    assert fused.compiler_missing(x.dtype, x.device) and not fused.compiler_missing(torch.float32, x.device)
+    assert fused.missing(x.dtype, x.device) and not fused.missing(torch.float32, x.device)
     out, _ = run(made, x, [6])
     assert out.isfinite().all()
