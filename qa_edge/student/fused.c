@@ -1,11 +1,11 @@
 /* An encoder block's sub-layers, forward and backward, for training in bfloat16 on one core of a CPU (fused.py).
 
    Each function takes a batch example by example, and all that one example needs stays in the cache: x is read once and
-   x + sublayer(dropout(norm(x))) written once. Between matrix products numbers are float32; what enters one is bfloat16,
-   and sums are float32. Tensors are contiguous, (batch, tokens, hidden) in bfloat16, hidden a multiple of 32; weights,
-   statistics and gradients of weights are float32, and gradients of weights are added to. Matrices that enter products,
-   and those of them that are kept for the backward pass, are padded with zeros to a multiple of 32 tokens. All return 0,
-   or 1 if there is no memory. */
+   x + sublayer(dropout(norm(x))) written once. Between matrix products numbers are float32; what enters one is
+   bfloat16, and sums are float32. Tensors are contiguous, (batch, tokens, hidden) in bfloat16, hidden a multiple of 32;
+   weights, statistics and gradients of weights are float32, and gradients of weights are added to. Matrices that enter
+   products, and those of them that are kept for the backward pass, are padded with zeros to a multiple of 32 tokens.
+   All return 0, or 1 if there is no memory. */
 
 #include <immintrin.h>
 #include <math.h>
@@ -20,7 +20,7 @@
 #endif
 
 typedef uint16_t bf16;
-enum { hidden = HIDDEN }; /* known to the compiler, twice as fast */
+enum { hidden = HIDDEN }; /* known to the compiler: loops of known length */
 typedef uint32_t pair; /* two bfloat16, the first in the low half */
 
 static inline float up(bf16 value) {
@@ -217,7 +217,8 @@ static void zeros_after(bf16 *a, int64_t tokens, int64_t width) {
     memset(a + tokens * width, 0, 2 * (padded(tokens) - tokens) * width);
 }
 
-static void statistics(const bf16 *restrict x, float *restrict mean, float *restrict scale, int64_t tokens, float epsilon) {
+static void statistics(const bf16 *restrict x, float *restrict mean, float *restrict scale, int64_t tokens,
+                       float epsilon) {
     for (int64_t t = 0; t < tokens; t++, x += hidden) {
         float sum = 0, squares = 0;
         for (int64_t i = 0; i < hidden; i++) sum += up(x[i]);
@@ -268,19 +269,22 @@ static void norm_backward(const float *restrict gy, const bf16 *restrict x, cons
 }
 
 /* out[t] = sum over o of in[t + o] kernel[o], or kernel turned round; in begins size / 2 rows before. */
-static void depthwise(const float *restrict in, const float *restrict kernel, float *restrict out, int64_t tokens, int64_t size, int round) {
+static void depthwise(const float *restrict in, const float *restrict kernel, float *restrict out, int64_t tokens,
+                      int64_t size, int round) {
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t i = 0; i < hidden; i += 32) {
             float sum[32] = {0};
             for (int64_t o = 0; o < size; o++) {
-                const float *seen = in + (t + o) * hidden + i, *factor = kernel + (round ? size - 1 - o : o) * hidden + i;
+                const float *seen = in + (t + o) * hidden + i,
+                            *factor = kernel + (round ? size - 1 - o : o) * hidden + i;
                 for (int l = 0; l < 32; l++) sum[l] += seen[l] * factor[l];
             }
             memcpy(out + t * hidden + i, sum, sizeof sum);
         }
 }
 
-static void depthwise_kernel(const float *restrict in, const float *restrict gz, float *restrict gkernel, int64_t tokens, int64_t size) {
+static void depthwise_kernel(const float *restrict in, const float *restrict gz, float *restrict gkernel,
+                             int64_t tokens, int64_t size) {
     for (int64_t o = 0; o < size; o++)
         for (int64_t i = 0; i < hidden; i += 32) {
             float sum[32];
@@ -294,8 +298,8 @@ static void depthwise_kernel(const float *restrict in, const float *restrict gz,
 }
 
 /* out = x + inner + bias */
-static void residual(const bf16 *restrict x, const float *restrict inner, const float *restrict bias, bf16 *restrict out,
-                     int64_t tokens) {
+static void residual(const bf16 *restrict x, const float *restrict inner, const float *restrict bias,
+                     bf16 *restrict out, int64_t tokens) {
     for (int64_t t = 0; t < tokens; t++, x += hidden, inner += hidden, out += hidden)
         for (int64_t i = 0; i < hidden; i++) out[i] = down(up(x[i]) + (inner[i] + bias[i]));
 }
@@ -317,7 +321,7 @@ static inline float power(float x) {
     sum = sum * rest + 1.6666665459e-1f;
     sum = sum * rest + 5.0000001201e-1f;
     sum = sum * rest * rest + rest + 1;
-    const int32_t bits = ((int32_t)whole + 127) << 23;
+    const uint32_t bits = (uint32_t)((int32_t)whole + 127) << 23;
     float two;
     memcpy(&two, &bits, 4);
     return x < -87 ? 0 : sum * two;
@@ -327,7 +331,8 @@ static inline float power(float x) {
 
 int convolution_forward(const bf16 *x, const float *norm_weight, const float *norm_bias, const bf16 *mask,
                         const bf16 *keep, const float *kernel, const float *weight, const float *bias, bf16 *out,
-                        bf16 *mixed, uint8_t *positive, float *mean, float *scale, int64_t batch, int64_t tokens, int64_t size, float epsilon) {
+                        bf16 *mixed, uint8_t *positive, float *mean, float *scale, int64_t batch, int64_t tokens,
+                        int64_t size, float epsilon) {
     const int64_t rows = padded(tokens), one = tokens * hidden, reach = size / 2;
     char *at = scratch(4 * (rows + size) * hidden + 4 * rows * hidden + 4 * hidden * hidden + 1024);
     if (!at) return 1;
@@ -473,12 +478,12 @@ int attention_forward(const bf16 *x, const float *norm_weight, const float *norm
     return 0;
 }
 
-int attention_backward(const bf16 *g, const bf16 *x, const float *norm_weight, const float *norm_bias,
-                       const bf16 *mask, const float *seen, const float *query, const float *key, const float *value,
-                       const float *output, const bf16 *states, const bf16 *read, float *total, const float *mean,
-                       const float *scale, bf16 *gx, float *gnorm_weight, float *gnorm_bias, float *gquery,
-                       float *gquery_bias, float *gkey, float *gkey_bias, float *gvalue, float *gvalue_bias,
-                       float *goutput, float *goutput_bias, int64_t batch, int64_t tokens) {
+int attention_backward(const bf16 *g, const bf16 *x, const float *norm_weight, const float *norm_bias, const bf16 *mask,
+                       const float *seen, const float *query, const float *key, const float *value, const float *output,
+                       const bf16 *states, const bf16 *read, float *total, const float *mean, const float *scale,
+                       bf16 *gx, float *gnorm_weight, float *gnorm_bias, float *gquery, float *gquery_bias, float *gkey,
+                       float *gkey_bias, float *gvalue, float *gvalue_bias, float *goutput, float *goutput_bias,
+                       int64_t batch, int64_t tokens) {
     const int64_t rows = padded(tokens), one = tokens * hidden, wide = 3 * hidden;
     const float factor = 1 / sqrtf(hidden);
     char *at = scratch(8 * rows * rows + 4 * rows * rows + 4 * rows * wide + 2 * rows * (3 * hidden + 3 * wide) +
@@ -557,7 +562,8 @@ int attention_backward(const bf16 *g, const bf16 *x, const float *norm_weight, c
 
 int feedforward_forward(const bf16 *x, const float *norm_weight, const float *norm_bias, const bf16 *mask,
                         const float *inner, const float *inner_bias, const float *outer, const float *outer_bias,
-                        bf16 *out, bf16 *middle, float *mean, float *scale, int64_t batch, int64_t tokens, float epsilon) {
+                        bf16 *out, bf16 *middle, float *mean, float *scale, int64_t batch, int64_t tokens,
+                        float epsilon) {
     const int64_t rows = padded(tokens), one = tokens * hidden;
     char *at = scratch(6 * rows * hidden + 6 * hidden * hidden + 1024);
     if (!at) return 1;

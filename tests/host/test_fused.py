@@ -31,10 +31,10 @@ def compiled_anew() -> Iterator[None]:
     fused.library.cache_clear()
 
 
-def block(hidden: int, kernel: int, *, dropout: float = 0.0) -> EncoderBlock:
+def block(hidden: int, kernel: int, *, dropout: float = 0.0, heads: int = 1) -> EncoderBlock:
     torch.manual_seed(hidden)
     made = EncoderBlock(
-        hidden=hidden, heads=1, kernel=kernel, convolutions=2, dropout=dropout, survival=1.0, pool=DropoutPool(0)
+        hidden=hidden, heads=heads, kernel=kernel, convolutions=2, dropout=dropout, survival=1.0, pool=DropoutPool(0)
     )
     for parameter in made.parameters():  # no bias is 0, no norm's weight 1
         parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -97,6 +97,18 @@ def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
             continue
         expected = exact_gradients[name]
         assert error(gradient, expected) < 1.5 * error(stock_gradients[name], expected) + 0.02, name
+
+
+@NEEDS_COMPILER
+@NEEDS_BFLOAT16
+def test_attention_with_several_heads_is_the_stock_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = block(32, 5, heads=2), torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    exact, _ = run(made, x.float(), [9, 4])
+    calls = []
+    monkeypatch.setattr(fused, "_call", lambda *a, call=fused._call: (calls.append(a[0]), call(*a)))
+    out, gradients = run(made, x, [9, 4])
+    assert set(calls) == {name for name in fused._TENSORS if not name.startswith("attention")}
+    assert error(out, exact) < 0.02 and "attention.query.weight" in gradients
 
 
 @NEEDS_COMPILER
