@@ -45,6 +45,24 @@ def read_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path} cannot be read as safetensors ({error}); make it again") from error
 
 
+def word_vectors(folder: Path) -> NDArray[np.float16]:
+    """Word vectors of a features folder, a run or a checkpoint, shape (words + 1, dim).
+
+    :raises DataError: if the folder has none, or what it has cannot be read.
+    """
+    path = folder / VECTORS
+    if not path.exists():
+        raise DataError(
+            f"{folder} has no word vectors ({VECTORS}); a checkpoint that was kept without them is made whole by "
+            f"python tools/keep_checkpoint.py restore {folder} --vectors FILE --squad DATA.json"
+        )
+    vectors = read_tensors(path).get("vectors")
+    if vectors is None or vectors.ndim != 2:
+        found = "nothing of that name" if vectors is None else f"one of shape {list(vectors.shape)}"
+        raise DataError(f"{path} is damaged: expected an array `vectors` with a row a word, found {found}")
+    return vectors
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
     """The training questions of a SQuAD file as numbers. Questions are those outside the held-out articles.
@@ -119,7 +137,7 @@ class Features:
 
     def vectors(self) -> NDArray[np.float16]:
         """Word vectors, shape (words + 1, dim); row 0, the unknown word's, is zero."""
-        return read_tensors(self.folder / VECTORS)["vectors"]
+        return word_vectors(self.folder)
 
     def context_text(self, context: int) -> str:
         """Text of a context, by its row."""

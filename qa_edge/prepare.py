@@ -21,7 +21,7 @@ from qa_edge.features import (
     VECTORS,
     VOCABULARY,
     offsets_of,
-    read_tensors,
+    word_vectors,
 )
 from qa_edge.noisy_questions import write_noisy_questions
 from qa_edge.progress import progress
@@ -179,7 +179,7 @@ class _Start:
     @classmethod
     def load(cls, folder: Path) -> _Start:
         config = StudentConfig.load(folder / "config.json")
-        vocabulary, vectors = Vocabulary.load(folder), read_tensors(folder / VECTORS)["vectors"]
+        vocabulary, vectors = Vocabulary.load(folder), word_vectors(folder)
         expected = (vocabulary.word_rows, config.word_dim)
         if vectors.shape != expected or vocabulary.character_rows != config.characters:
             raise DataError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qa_edge.batches import build_batch, moved
 from qa_edge.checkpoint import load_student
-from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, read_tensors
+from qa_edge.features import TOKENIZER, VECTORS, VOCABULARY, word_vectors
 from qa_edge.progress import progress
 from qa_edge.squad import Squad, references
 from qa_edge_runtime.answers import decode_answers
@@ -146,11 +146,10 @@ def read_inputs(folder: Path) -> tuple[Tokenizer, Vocabulary, NDArray[np.float16
     :raises DataError: if one cannot be read, or the vectors are not those of the vocabulary.
     """
     tokenizer, vocabulary = Tokenizer.load(folder / TOKENIZER), Vocabulary.load(folder / VOCABULARY)
-    vectors = read_tensors(folder / VECTORS).get("vectors")
-    if vectors is None or vectors.ndim != 2 or len(vectors) != vocabulary.word_rows:
-        found = "no array of that name" if vectors is None else str(list(vectors.shape))
+    vectors = word_vectors(folder)
+    if len(vectors) != vocabulary.word_rows:
         raise DataError(
-            f"{folder / VECTORS} does not fit {VOCABULARY}: expected vectors with {vocabulary.word_rows} rows,"
-            f" found {found}; the files are of different runs"
+            f"{folder / VECTORS} has {len(vectors)} rows, and {VOCABULARY} expects {vocabulary.word_rows}; the files"
+            " are of different runs"
         )
     return tokenizer, vocabulary, vectors

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qa_edge.active.loop import read_choice
 from qa_edge.active.pool import part_of
 from qa_edge.squad import read_squad, write_squad
 from qa_edge_runtime.errors import DataError, QaEdgeError
-from qa_edge_runtime.files import read_json
 
 NEAR = 0.05
 
@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         squad = read_squad(asked.squad)
         words = {question.id: len(paragraph.context.split()) for _, paragraph, question in squad.items()}
-        first, chosen = (
-            list(read_json(asked.loop / f"cycle-{number:03d}" / "chosen.json", "choice")["ids"]) for number in (0, 1)
-        )
+        first, chosen = (read_choice(asked.loop / f"cycle-{number:03d}" / "chosen.json") for number in (0, 1))
         taken = alike(words, first, chosen, seed=asked.seed)
         write_squad(asked.output, part_of(squad, [*first, *taken]))
     except QaEdgeError as error:

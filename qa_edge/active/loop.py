@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -171,10 +171,21 @@ def _rest(squad: Squad, path: Path, left: set[str]) -> Pool:
     )
 
 
-def _chosen(path: Path, count: int, left: set[str]) -> Sequence[str]:
+def read_choice(path: Path) -> list[str]:
+    """Ids of the questions that a cycle's `chosen.json` names.
+
+    :raises DataError: if it cannot be read.
+    """
     found = read_json(path, "choice")
     ids = found.get("ids") if isinstance(found, dict) else None
-    if not isinstance(ids, list) or len(ids) != count or len(set(map(str, ids)) & left) != count:
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise DataError(f"{path} is damaged: it names no questions; remove this cycle's folder and later ones")
+    return ids
+
+
+def _chosen(path: Path, count: int, left: set[str]) -> list[str]:
+    ids = read_choice(path)
+    if len(ids) != count or len(set(ids) & left) != count:
         raise DataError(
             f"{path} does not hold {count:,} questions of the pool; if the last batch was cut short by a smaller "
             "--budget or the file is damaged, remove this cycle's folder and later ones"

@@ -150,13 +150,16 @@ def test_files_of_different_runs_are_refused(tmp_path: Path, tiny_features: Feat
     copy_inputs(tiny_features.folder, tmp_path)
     vectors = load_file(tmp_path / VECTORS)["vectors"]
     for wrong, words in (
-        ({"other": vectors}, "no array of that name"),
+        ({"other": vectors}, "nothing of that name"),
         ({"vectors": vectors[:-1]}, "different runs"),
         ({"vectors": vectors[:, :-1].copy()}, "no checkpoint of one run"),
     ):
         save_file(wrong, tmp_path / VECTORS)
         with pytest.raises(DataError, match=words):
             TrainedStudent.load(tmp_path)
+    (tmp_path / VECTORS).unlink()
+    with pytest.raises(DataError, match="keep_checkpoint.py restore"):
+        TrainedStudent.load(tmp_path)
     save_file({"vectors": vectors}, tmp_path / VECTORS)
     vocabulary = json.loads((tmp_path / VOCABULARY).read_text())
     (tmp_path / VOCABULARY).write_text(json.dumps({**vocabulary, "characters": vocabulary["characters"][:-1]}))

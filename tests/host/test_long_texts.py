@@ -42,3 +42,7 @@ def test_the_tool_reads_a_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert long_texts.main([str(other), *asked[1:]]) == 1
     assert "give the file that the loop was made from" in capsys.readouterr().err
     assert long_texts.main([*asked[:2], str(tmp_path / "none"), *asked[3:]]) == 1
+    capsys.readouterr()
+    (tmp_path / "loop" / "cycle-001" / "chosen.json").write_text("{}")
+    assert long_texts.main(asked) == 1
+    assert "chosen.json is damaged" in capsys.readouterr().err
