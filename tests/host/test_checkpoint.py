@@ -158,7 +158,7 @@ def test_files_of_different_runs_are_refused(tmp_path: Path, tiny_features: Feat
         with pytest.raises(DataError, match=words):
             TrainedStudent.load(tmp_path)
     (tmp_path / VECTORS).unlink()
-    with pytest.raises(DataError, match="keep_checkpoint.py restore"):
+    with pytest.raises(DataError, match=r"keep_checkpoint\.py restore"):
         TrainedStudent.load(tmp_path)
     save_file({"vectors": vectors}, tmp_path / VECTORS)
     vocabulary = json.loads((tmp_path / VOCABULARY).read_text())
