@@ -31,7 +31,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
         """As `EncoderBlock.forward`."""
-        if fused.pays(x):
+        if fused.pays(x, self):
             return fused.convolution(x, self.norm, self.dropout.mask(x), keep, self.depthwise, self.pointwise)
         normal = self.dropout(self.norm(x), keep)  # padding must be zero on the way into a convolution
         return x + F.relu(self.pointwise(DepthwiseConvolution.apply(normal, self.depthwise.to(x.dtype))))
@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
         """As `EncoderBlock.forward`."""
-        if self.heads == 1 and fused.pays(x):
+        if self.heads == 1 and fused.pays(x, self):
             dense = (self.query, self.key, self.value, self.output)
             return fused.attention(x, self.norm, self.dropout.mask(x), bias, dense)
         return x + self.output(self._mixed(self.dropout(self.norm(x)), bias))
@@ -77,7 +77,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
         """As `EncoderBlock.forward`."""
-        if fused.pays(x):
+        if fused.pays(x, self):
             return fused.feedforward(x, self.norm, self.dropout.mask(x), self.inner, self.outer)
         return x + self.outer(F.relu(self.inner(self.dropout(self.norm(x)))))
 

@@ -21,7 +21,7 @@
 
 typedef uint16_t bf16;
 enum { hidden = HIDDEN }; /* known to the compiler: loops of known length */
-typedef uint32_t pair; /* two bfloat16, the first in the low half */
+typedef uint32_t __attribute__((may_alias)) pair; /* two bfloat16, the first in the low half */
 
 static inline float up(bf16 value) {
     uint32_t bits = (uint32_t)value << 16;
@@ -30,16 +30,17 @@ static inline float up(bf16 value) {
     return result;
 }
 
-/* To the nearest, ties to even, as PyTorch rounds. */
+/* To the nearest, ties to even, as PyTorch rounds; no number stays none. */
 static inline bf16 down(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
-    return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    const uint32_t nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (bf16)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : nearest);
 }
 
 static inline int64_t padded(int64_t tokens) { return (tokens + 31) & ~(int64_t)31; }
 
-/* Memory of this thread, kept from call to call; NULL if there is none. */
+/* Memory of this thread, kept from call to call and after the thread; NULL if there is none. */
 static char *scratch(int64_t bytes) {
     static _Thread_local char *held;
     static _Thread_local int64_t size;
@@ -136,7 +137,7 @@ static void product(const bf16 *a, int64_t lda, const bf16 *b, int64_t ldb, floa
                 const __m512bh first = (__m512bh)_mm512_loadu_si512(pairs + l * ldb + j);
                 const __m512bh second = (__m512bh)_mm512_loadu_si512(pairs + l * ldb + j + 16);
                 for (int r = 0; r < 8; r++) {
-                    const __m512bh left = (__m512bh)_mm512_set1_epi32(((const int32_t *)(a + (i + r) * lda))[l]);
+                    const __m512bh left = (__m512bh)_mm512_set1_epi32((int)((const pair *)(a + (i + r) * lda))[l]);
                     sum[r][0] = _mm512_dpbf16_ps(sum[r][0], left, first);
                     sum[r][1] = _mm512_dpbf16_ps(sum[r][1], left, second);
                 }
@@ -310,10 +311,10 @@ static void columns(const bf16 *restrict a, int64_t lda, float *restrict sum, in
         for (int64_t i = 0; i < hidden; i++) sum[i] += up(a[t * lda + i]);
 }
 
-/* e^x for x <= 0, to float32's last digits but one; 0 below -87. */
+/* e^x for x <= 0, to a few of float32's last digits; 0 below -87. */
 static inline float power(float x) {
     const float at = x < -87 ? -87 : x, whole = rintf(at * 1.44269504f);
-    const float rest = at - whole * 0.693359375f + whole * 2.12194440e-4f;
+    const float rest = at - whole * 0.693147182f;
     float sum = 1.9875691500e-4f;
     sum = sum * rest + 1.3981999507e-3f;
     sum = sum * rest + 8.3334519073e-3f;
@@ -357,7 +358,7 @@ int convolution_forward(const bf16 *x, const float *norm_weight, const float *no
             }
         x += one, out += one, mixed += rows * hidden, positive += one, mean += tokens, scale += tokens;
         if (mask) mask += one;
-        if (keep) keep += tokens;
+        keep += tokens;
     }
     tiles_end();
     return 0;
@@ -396,7 +397,7 @@ int convolution_backward(const bf16 *g, const bf16 *x, const float *norm_weight,
         norm_backward(gy, x, norm_weight, mask, keep, mean, scale, g, gx, gnorm_weight, gnorm_bias, tokens);
         g += one, x += one, mixed += rows * hidden, positive += one, mean += tokens, scale += tokens, gx += one;
         if (mask) mask += one;
-        if (keep) keep += tokens;
+        keep += tokens;
     }
     tiles_end();
     return 0;
@@ -404,8 +405,8 @@ int convolution_backward(const bf16 *g, const bf16 *x, const float *norm_weight,
 
 /* ---- x + dense(attention(dropout(norm(x)))), one head ---- */
 
-/* s: products of queries and keys, then their probabilities; p: the same, rounded; 0 in rows and columns beyond the
-   tokens. total: of each row, the logarithm of the sum of exponentials: found, or read when it is asked for again. */
+/* s: products of queries and keys, then their probabilities; p: the same, rounded, and 0 beyond the tokens. total: of
+   each row, the logarithm of the sum of exponentials: found, or read when it is asked for again. */
 static void probabilities(float *restrict s, bf16 *restrict p, const float *restrict bias, float *restrict total,
                           int64_t tokens, float scale, int again) {
     const int64_t rows = padded(tokens);

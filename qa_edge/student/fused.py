@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 COMPILERS = ("cc", "gcc", "clang")
 # Sums may be reordered, as vectors do; nothing is said of NaN and infinity, which stay what they are.
@@ -38,47 +40,48 @@ _TENSORS = {
 _SIZES = {"convolution_forward": 3, "convolution_backward": 3}
 
 
+# The second for a system that does not give the tiles.
+TRIES = ((), ("-mno-amx-bf16",))
+
+
 @functools.cache
-def library(hidden: int = STEP) -> ctypes.CDLL | None:
+def library(hidden: int) -> ctypes.CDLL | None:
     """The functions of `fused.c` for a width; None without a compiler, or where the processor has no bfloat16."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        return None
-    # Not kept: what is compiled for one processor may not run on another that sees the same folder.
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "fused.so"
-        source = Path(__file__).with_name("fused.c")
+    source = Path(__file__).with_name("fused.c")
+    for compiler, flags in itertools.product(filter(None, map(shutil.which, COMPILERS)), TRIES):
         try:
-            subprocess.run(
-                [compiler, *FLAGS, f"-DHIDDEN={hidden}", str(source), "-o", str(built), "-lm"],
-                check=True,
-                capture_output=True,
-            )
-            found = ctypes.CDLL(str(built))
+            # Not kept: what is compiled for one processor may not run on another that sees the same folder.
+            with tempfile.TemporaryDirectory() as folder:
+                built = Path(folder) / "fused.so"
+                line = [compiler, *FLAGS, *flags, f"-DHIDDEN={hidden}", str(source), "-o", str(built), "-lm"]
+                subprocess.run(line, check=True, capture_output=True)
+                found = ctypes.CDLL(str(built))
         except (OSError, subprocess.CalledProcessError):
-            return None
-    if found.fused_start():
-        return None
-    for name, tensors in _TENSORS.items():
-        sizes = (ctypes.c_int64,) * _SIZES.get(name, 2)
-        epsilon = (ctypes.c_float,) if name.endswith("forward") else ()
-        getattr(found, name).argtypes = ((ctypes.c_void_p,) * tensors) + sizes + epsilon
-    return found
+            continue
+        if not found.fused_start():
+            for name, tensors in _TENSORS.items():
+                sizes = (ctypes.c_int64,) * _SIZES.get(name, 2)
+                epsilon = (ctypes.c_float,) if name.endswith("forward") else ()
+                getattr(found, name).argtypes = ((ctypes.c_void_p,) * tensors) + sizes + epsilon
+            return found
+    return None
 
 
-def pays(x: Tensor) -> bool:
-    """Whether these forms take the place of the stock layers for what is computed of x."""
-    fits = _fits(x.dtype, x.device) and x.shape[-1] % STEP == 0
-    return fits and torch.is_grad_enabled() and library(x.shape[-1]) is not None
+def pays(x: Tensor, layer: nn.Module) -> bool:
+    """Whether these forms take the place of a stock layer for what is computed of x."""
+    if not _fits(x.dtype, x.device, x.shape[-1]) or not torch.is_grad_enabled() or library(x.shape[-1]) is None:
+        return False
+    return all(one.dtype is torch.float32 and one.is_contiguous() for one in layer.parameters())
 
 
-def missing(dtype: torch.dtype, device: torch.device) -> bool:
+def missing(dtype: torch.dtype, device: torch.device, hidden: int) -> bool:
     """Whether training in this dtype on this device would be faster if `fused.c` could be compiled."""
-    return _fits(dtype, device) and library() is None
+    return _fits(dtype, device, hidden) and library(hidden) is None
 
 
-def _fits(dtype: torch.dtype, device: torch.device) -> bool:
-    return dtype is torch.bfloat16 and device.type == "cpu" and torch.get_num_threads() == 1
+def _fits(dtype: torch.dtype, device: torch.device, hidden: int) -> bool:
+    plain = dtype is torch.bfloat16 and device.type == "cpu" and hidden % STEP == 0
+    return plain and torch.get_num_threads() == 1
 
 
 def convolution(
@@ -92,6 +95,7 @@ def convolution(
     :param kernel: shape (hidden, k), k odd, float32.
     """
     kept = keep.to(x.dtype).contiguous()
+    assert len(kept) == len(x)
     # The kernel's own gradient comes back through the transposition.
     weights = (kernel.t().contiguous(), dense.weight, dense.bias)
     result: Tensor = _Convolution.apply(x.contiguous(), norm.weight, norm.bias, norm.eps, mask, kept, *weights)
@@ -113,6 +117,7 @@ def attention(
     """
     weights = [one for layer in dense for one in (layer.weight, layer.bias)]
     seen = bias.float().contiguous()
+    assert len(seen) == len(x)
     result: Tensor = _Attention.apply(x.contiguous(), norm.weight, norm.bias, norm.eps, mask, seen, *weights)
     return result
 
@@ -133,7 +138,7 @@ def _call(name: str, *arguments: Tensor | float | None) -> None:
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    mean, scale = torch.empty(2, x.numel() // x.shape[-1])
+    mean, scale = x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
     return mean, scale
 
 
@@ -166,6 +171,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         x, weight, bias, _, _, kernel, dense = saved[:7]
@@ -195,6 +201,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         x, weight, bias = saved[:3]
@@ -216,6 +223,7 @@ class _FeedForward(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         x, weight, bias, _, inner, outer = saved[:6]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -18,10 +20,17 @@ from qa_edge.student.dropout import DropoutPool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Path("/proc/cpuinfo")
+BUILT_ANEW = fused.library.__wrapped__
 NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, fused.COMPILERS)), reason="no C compiler")
 NEEDS_BFLOAT16 = pytest.mark.skipif(
     not CPU.exists() or "avx512_bf16" not in CPU.read_text(), reason="this processor does not multiply bfloat16"
 )
+
+
+@functools.cache
+def compiled(hidden: int, flags: tuple[str, ...]) -> Any:
+    with mock.patch.object(fused, "TRIES", (flags,)):
+        return BUILT_ANEW(hidden)
 
 
 @pytest.fixture
@@ -54,7 +63,7 @@ def run(made: EncoderBlock, x: Tensor, lengths: list[int]) -> tuple[Tensor, dict
     ((out.float() * weights) * kept).sum().backward()
     assert own.grad is not None
     found = {name: one.grad for name, one in made.named_parameters() if one.grad is not None}
-    return out.detach().float() * kept, {"x": own.grad.float() * kept, **found}
+    return out.detach().float() * kept, {"x": own.grad.float(), **found}
 
 
 def error(found: Tensor, exact: Tensor) -> float:
@@ -67,7 +76,6 @@ def error(found: Tensor, exact: Tensor) -> float:
     ("hidden", "kernel", "lengths"), [(128, 7, [75, 33, 4]), (96, 5, [32, 9]), (32, 7, [2, 1]), (32, 3, [1])]
 )
 @pytest.mark.parametrize(("dropout", "flags"), [(0.0, ()), (0.25, ()), (0.25, ("-mno-amx-bf16",))])
-@pytest.mark.usefixtures("compiled_anew")
 def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
     hidden: int,
     kernel: int,
@@ -76,7 +84,7 @@ def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
     flags: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fused, "FLAGS", (*fused.FLAGS, *flags))
+    monkeypatch.setattr(fused, "library", lambda hidden: compiled(hidden, flags))
     assert fused.library(hidden) is not None
     made = block(hidden, kernel, dropout=dropout)
     x = torch.randn(len(lengths), max(lengths), hidden, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -86,7 +94,7 @@ def test_values_and_gradients_are_as_near_to_float32_as_the_stock_layers(
     out, gradients = run(made, x, lengths)
     assert set(calls) == set(fused._TENSORS)
     with monkeypatch.context() as patch:
-        patch.setattr(fused, "library", lambda hidden=32: None)
+        patch.setattr(fused, "library", lambda hidden: None)
         calls.clear()
         stock, stock_gradients = run(made, x, lengths)
         assert not calls
@@ -115,25 +123,28 @@ def test_attention_with_several_heads_is_the_stock_one(monkeypatch: pytest.Monke
 @NEEDS_BFLOAT16
 def test_what_is_no_number_stays_none() -> None:
     """Training finds weights that are no numbers: no form may turn them into numbers."""
-    made = block(32, 5)
-    for bad in (torch.nan, torch.inf):
-        x = torch.randn(1, 8, 32).bfloat16()
-        x[0, 3, 7] = bad
-        out, _ = run(made, x, [8])
-        assert out.isnan().any()
+    made, x = block(32, 5), torch.randn(1, 8, 32).bfloat16()
+    for name, parameter in made.named_parameters():
+        for bad in (torch.nan, -torch.nan):
+            before = parameter.data.clone()
+            parameter.data.view(-1)[3] = bad
+            out, _ = run(made, x, [8])
+            assert out.isnan().any(), name
+            parameter.data = before
 
 
 @NEEDS_COMPILER
 @NEEDS_BFLOAT16
 def test_one_thread_in_bfloat16_with_gradients_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(2, 3, 32)
-    assert fused.pays(x.bfloat16()) and not fused.pays(x) and not fused.pays(x.half())
-    assert not fused.pays(x[:, :, :16].bfloat16())
-    assert not fused.pays(x.bfloat16().to("meta"))
+    x, layer = torch.zeros(2, 3, 32), torch.nn.Linear(32, 32)
+    assert fused.pays(x.bfloat16(), layer) and not fused.pays(x, layer) and not fused.pays(x.half(), layer)
+    assert not fused.pays(x[:, :, :16].bfloat16(), layer)
+    assert not fused.pays(x.bfloat16().to("meta"), layer)
+    assert not fused.pays(x.bfloat16(), torch.nn.Linear(32, 32).bfloat16())  # read as float32 they would be garbage
     with torch.no_grad():
-        assert not fused.pays(x.bfloat16())
+        assert not fused.pays(x.bfloat16(), layer)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert not fused.pays(x.bfloat16())
+    assert not fused.pays(x.bfloat16(), layer)
 
 
 @pytest.mark.usefixtures("compiled_anew")
@@ -146,7 +157,8 @@ def test_without_a_compiler_the_stock_layers_do_it(reason: str, monkeypatch: pyt
     monkeypatch.setattr(fused.subprocess, "run", started)
     made = block(32, 5)
     x = torch.randn(1, 6, 32).bfloat16()
-    assert fused.library() is None and not fused.pays(x)
-    assert fused.missing(x.dtype, x.device) and not fused.missing(torch.float32, x.device)
+    assert fused.library(32) is None and not fused.pays(x, made.feedforward)
+    assert fused.missing(x.dtype, x.device, 32) and not fused.missing(x.dtype, x.device, 40)
+    assert not fused.missing(torch.float32, x.device, 32)
     out, _ = run(made, x, [6])
     assert out.isfinite().all()
