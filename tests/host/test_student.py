@@ -227,9 +227,10 @@ def test_one_head_and_many_are_the_same_layer() -> None:
     x = torch.randn(2, 5, 8)
     bias = torch.tensor([[[0.0] * 5], [[0.0] * 3 + [-1e4] * 2]])
     with torch.no_grad():
-        query, key, value = attention.query(x), attention.key(x), attention.value(x)
-        expected = attention.output(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
-        torch.testing.assert_close(attention(x, bias), expected)
+        normal = attention.norm(x)
+        query, key, value = attention.query(normal), attention.key(normal), attention.value(normal)
+        expected = x + attention.output(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+        torch.testing.assert_close(attention(x, torch.ones(2, 5, 1), bias), expected)
 
 
 def test_fusion_is_its_formula() -> None:
