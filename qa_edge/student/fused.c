@@ -311,6 +311,19 @@ static void columns(const bf16 *restrict a, int64_t lda, float *restrict sum, in
         for (int64_t i = 0; i < hidden; i++) sum[i] += up(a[t * lda + i]);
 }
 
+/* Backward of a dense layer in -> g, by its weights as weights_backward gives them: gin, and what is added to gweight
+   and gbias. pairs and turn are room for a matrix each. */
+static void dense_backward(const bf16 *g, const bf16 *in, const bf16 *weights, float *gin, float *gweight, float *gbias,
+                           bf16 *pairs, bf16 *turn, int64_t tokens) {
+    const int64_t rows = padded(tokens);
+    columns(g, hidden, gbias, tokens);
+    paired(g, hidden, pairs, hidden, rows, hidden);
+    transposed(pairs, hidden, turn, rows);
+    paired(in, hidden, pairs, hidden, rows, hidden);
+    product(turn, rows, pairs, hidden, gweight, hidden, hidden, hidden, rows, 1);
+    product(g, hidden, weights, hidden, gin, hidden, rows, hidden, hidden, 0);
+}
+
 /* e^x for x <= 0, to a few of float32's last digits; 0 below -87. */
 static inline float power(float x) {
     const float at = x < -87 ? -87 : x, whole = rintf(at * 1.44269504f);
@@ -384,12 +397,7 @@ int convolution_backward(const bf16 *g, const bf16 *x, const float *norm_weight,
     tiles_begin();
     for (int64_t b = 0; b < batch; b++) {
         for (int64_t i = 0; i < one; i++) left[i] = positive[i] ? g[i] : 0;
-        columns(left, hidden, gbias, tokens);
-        paired(left, hidden, pairs, hidden, rows, hidden);
-        transposed(pairs, hidden, turn, rows);
-        paired(mixed, hidden, pairs, hidden, rows, hidden);
-        product(turn, rows, pairs, hidden, gweight, hidden, hidden, hidden, rows, 1);
-        product(left, hidden, right, hidden, gz_inner, hidden, rows, hidden, hidden, 0);
+        dense_backward(left, mixed, right, gz_inner, gweight, gbias, pairs, turn, tokens);
         memset(gz_inner + one, 0, 4 * reach * hidden);
         normed(x, norm_weight, norm_bias, mask, keep, mean, scale, y + reach * hidden, tokens);
         depthwise(gz, kernel, gy, tokens, size, 1);
@@ -507,12 +515,7 @@ int attention_backward(const bf16 *g, const bf16 *x, const float *norm_weight, c
     tiles_begin();
     for (int64_t b = 0; b < batch; b++) {
         memcpy(left, g, 2 * one);
-        columns(g, hidden, goutput_bias, tokens);
-        paired(left, hidden, pairs, hidden, rows, hidden);
-        transposed(pairs, hidden, turn, rows);
-        paired(read, hidden, pairs, hidden, rows, hidden);
-        product(turn, rows, pairs, hidden, goutput, hidden, hidden, hidden, rows, 1);
-        product(left, hidden, last, hidden, gy, hidden, rows, hidden, hidden, 0);
+        dense_backward(left, read, last, gy, goutput, goutput_bias, pairs, turn, tokens);
         rounded(gy, gread, one);
 
         paired_columns(states + hidden, wide, pairs, rows, rows, hidden);
@@ -614,21 +617,11 @@ int feedforward_backward(const bf16 *g, const bf16 *x, const float *norm_weight,
     tiles_begin();
     for (int64_t b = 0; b < batch; b++) {
         memcpy(left, g, 2 * one);
-        columns(g, hidden, gouter_bias, tokens);
-        paired(left, hidden, pairs, hidden, rows, hidden);
-        transposed(pairs, hidden, turn, rows);
-        paired(middle, hidden, pairs, hidden, rows, hidden);
-        product(turn, rows, pairs, hidden, gouter, hidden, hidden, hidden, rows, 1);
-        product(left, hidden, second, hidden, y, hidden, rows, hidden, hidden, 0);
+        dense_backward(left, middle, second, y, gouter, gouter_bias, pairs, turn, tokens);
         for (int64_t i = 0; i < one; i++) left[i] = up(middle[i]) > 0 ? down(y[i]) : 0;
-        columns(left, hidden, ginner_bias, tokens);
-        paired(left, hidden, pairs, hidden, rows, hidden);
-        transposed(pairs, hidden, turn, rows);
         normed(x, norm_weight, norm_bias, mask, NULL, mean, scale, y, tokens);
         rounded(y, saved, one);
-        paired(saved, hidden, pairs, hidden, rows, hidden);
-        product(turn, rows, pairs, hidden, ginner, hidden, hidden, hidden, rows, 1);
-        product(left, hidden, first, hidden, y, hidden, rows, hidden, hidden, 0);
+        dense_backward(left, saved, first, y, ginner, ginner_bias, pairs, turn, tokens);
         norm_backward(y, x, norm_weight, mask, NULL, mean, scale, g, gx, gnorm_weight, gnorm_bias, tokens);
         g += one, x += one, middle += rows * hidden, mean += tokens, scale += tokens, gx += one;
         if (mask) mask += one;

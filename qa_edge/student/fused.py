@@ -147,8 +147,14 @@ def _kept(x: Tensor, times: int = 1) -> Tensor:
     return x.new_empty(batch, -(-tokens // STEP) * STEP, times * hidden)
 
 
-def _zeros(weights: tuple[Tensor, ...]) -> list[Tensor]:
-    return [torch.zeros_like(weight) for weight in weights]
+def _gradients(
+    name: str, gradient: Tensor, saved: tuple[Tensor, ...], weights: tuple[Tensor, ...], *sizes: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Of x, and of tensors shaped like `weights`."""
+    x = saved[0]
+    own, of = torch.empty_like(x), [torch.zeros_like(weight) for weight in weights]
+    _call(name, gradient.contiguous(), *saved, own, *of, *x.shape[:2], *sizes)
+    return own, of
 
 
 class _Convolution(torch.autograd.Function):
@@ -174,10 +180,9 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        x, weight, bias, _, _, kernel, dense = saved[:7]
-        own = torch.empty_like(x)
-        of = _zeros((weight, bias, kernel, dense, bias))
-        _call("convolution_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2], len(kernel))
+        _, weight, bias, _, _, kernel, dense = saved[:7]
+        like = (weight, bias, kernel, dense, bias)
+        own, of = _gradients("convolution_backward", gradients[0], saved, like, len(kernel))
         return own, *of[:2], None, None, None, *of[2:]
 
 
@@ -204,10 +209,9 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        x, weight, bias = saved[:3]
-        own = torch.empty_like(x)
-        of = _zeros((weight, bias, *(one for dense in saved[5:9] for one in (dense, bias))))
-        _call("attention_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2])
+        _, weight, bias = saved[:3]
+        like = (weight, bias, *(one for dense in saved[5:9] for one in (dense, bias)))
+        own, of = _gradients("attention_backward", gradients[0], saved, like)
         return own, *of[:2], None, None, None, *of[2:]
 
 
@@ -226,8 +230,6 @@ class _FeedForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        x, weight, bias, _, inner, outer = saved[:6]
-        own = torch.empty_like(x)
-        of = _zeros((weight, bias, inner, bias, outer, bias))
-        _call("feedforward_backward", gradients[0].contiguous(), *saved, own, *of, *x.shape[:2])
+        _, weight, bias, _, inner, outer = saved[:6]
+        own, of = _gradients("feedforward_backward", gradients[0], saved, (weight, bias, inner, bias, outer, bias))
         return own, *of[:2], None, None, *of[2:]

@@ -131,6 +131,11 @@ def test_what_is_no_number_stays_none() -> None:
             out, _ = run(made, x, [8])
             assert out.isnan().any(), name
             parameter.data = before
+    for bad in (torch.nan, torch.inf):
+        x = torch.randn(1, 8, 32).bfloat16()
+        x[0, 3, 7] = bad
+        out, _ = run(made, x, [8])
+        assert out.isnan().any()
 
 
 @NEEDS_COMPILER
