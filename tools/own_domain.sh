@@ -3,25 +3,25 @@
 #
 #   tools/own_domain.sh DATA WORK
 #
-# DATA holds squad/train-v1.1.json, squad/dev-v1.1.json, vectors/glove.6B.100d.sub.txt.gz and teacher/minilm-squad (or
-# what TEACHER names); ENCODER is where the other half of the word vectors comes from, unless VECTORS names a file that
-# `qa-edge vectors` made before, as the model card says; CHECKPOINT (models/edge) is the student to go on from. PASSES, RATE and BATCH are the
-# recipe's. On a shared machine: nice tools/own_domain.sh ...
+# DATA holds squad/train-v1.1.json, squad/dev-v1.1.json, vectors/glove.6B.100d.txt (or what GLOVE names) and
+# teacher/minilm-squad (or what TEACHER names); ENCODER is where the other half of the word vectors comes from, unless
+# VECTORS names a file that `qa-edge vectors` made before, as the model card says; CHECKPOINT (models/edge) is the
+# student to go on from. PASSES, RATE, BATCH and SEED are the recipe's. On a shared machine: nice tools/own_domain.sh ...
 set -eu
 data=$(cd "$1" && pwd) work=$2
 here=$(cd "$(dirname "$0")" && pwd)
 train=$data/squad/train-v1.1.json
 dev=$data/squad/dev-v1.1.json
 vectors=${VECTORS:-vectors.txt.gz}
-teacher=${TEACHER:-$data/teacher/minilm-squad}
+teacher=${TEACHER:-$data/teacher/minilm-squad} glove=${GLOVE:-$data/vectors/glove.6B.100d.txt}
 checkpoint=$(cd "${CHECKPOINT:-$here/../models/edge}" && pwd)
-passes=${PASSES:-2} rate=${RATE:-1e-4} batch=${BATCH:-16}
+passes=${PASSES:-2} rate=${RATE:-1e-4} batch=${BATCH:-16} seed=${SEED:-0}
 mkdir -p "$work"
 cd "$work"
 
 # GloVe's vectors and the encoder's behind them, for the words of the training set.
 [ -e "$vectors" ] || qa-edge vectors --encoder "${ENCODER:-sentence-transformers/all-MiniLM-L6-v2}" --squad "$train" \
-    --min-count 2 --beside "$data/vectors/glove.6B.100d.sub.txt.gz" -o "$vectors"
+    --min-count 2 --beside "$glove" -o "$vectors"
 # The student to go on from, with the word vectors that the repository does not hold.
 if [ ! -e start/vectors.safetensors ]; then
     rm -rf start
@@ -36,7 +36,7 @@ adapt() {
     shift 2
     [ -e "$run/model.safetensors" ] && return
     qa-edge distill --squad "$squad" --init start --vectors "$vectors" --heldout 0 --batch-size "$batch" \
-        --rate "$rate" --warmup 20 --schedule cosine --save-every 100 --log-every 50 "$@" -o "$run"
+        --rate "$rate" --seed "$seed" --warmup 20 --schedule cosine --save-every 100 --log-every 50 "$@" -o "$run"
 }
 # score MODEL NAME: its answers to the domain's test part, and to other questions, which it may forget.
 score() {
@@ -59,10 +59,10 @@ score "$teacher" teacher
 for run in unlabelled labelled alone; do score $run $run; done
 
 # The device: the words that the student was trained on, and the domain's, in the table.
-[ -e domain.qab ] || qa-edge export labelled --tflite --int8 --text "$train" --words domain/words.txt \
+[ -e domain.qab ] || qa-edge export alone --tflite --int8 --text "$train" --words domain/words.txt \
     --questions domain/few.json --calibrate-on domain/rest.json --margin 1 -o domain.qab
 # The domain's words alone.
-[ -e small.qab ] || qa-edge export labelled --tflite --int8 --words domain/words.txt \
+[ -e small.qab ] || qa-edge export alone --tflite --int8 --words domain/words.txt \
     --questions domain/few.json --calibrate-on domain/rest.json --margin 1 -o small.qab
 for bundle in domain small; do score $bundle.qab $bundle; done
 
