@@ -152,11 +152,15 @@ def _result(result: Sequence[Any], where: str) -> tuple[tuple[Region, ...], bool
             continue
         if one.get("from_name") == NO_ANSWER:
             impossible = impossible or bool(value.get("choices"))
-        elif one.get("type") == "labels" and (one.get("from_name") == ANSWER or "Answer" in value.get("labels", ())):
+        elif one.get("type") == "labels" and (one.get("from_name") == ANSWER or _names_answer(value.get("labels"))):
             start, end = _offset(value.get("start"), where), _offset(value.get("end"), where)
             text = value.get("text")
             regions.append(Region(start=start, end=end, text=text if isinstance(text, str) else None))
     return tuple(regions), impossible
+
+
+def _names_answer(labels: Any) -> bool:
+    return isinstance(labels, list) and "Answer" in labels
 
 
 def _offset(value: Any, where: str) -> int:

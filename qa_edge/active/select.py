@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from qa_edge.active.scores import Scores
 from qa_edge.active.strategies import Candidates, Strategy, choose
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.files import atomic_write
+from qa_edge_runtime.files import atomic_write, require_other_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +98,3 @@ def write_selection(
         atomic_write(path, json.dumps(tasks(selection.squad, selection.ids), ensure_ascii=False, indent=1) + "\n")
     else:
         write_squad(path, selection.squad)
-
-
-def require_other_file(path: str | Path, *inputs: str | Path) -> None:
-    """Refuse to write over what was read.
-
-    :raises InputError: if `path` is one of the inputs, by whatever name.
-    """
-    for one in inputs:
-        if os.path.realpath(path) == os.path.realpath(one):
-            raise InputError(f"{path} is what was read, which is never changed; name another file")

@@ -211,8 +211,11 @@ def strategy_class(name: str) -> type[Strategy]:
     module, _, attribute = name.partition(":")
     try:
         found: Any = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"strategy {name!r} cannot be imported ({error}); {there_are}") from error
+    except Exception as error:  # an outsider's module raises what it likes
+        raise InputError(
+            f"strategy {name!r} cannot be imported ({type(error).__name__}: {error}); a module in this folder is found "
+            f"with PYTHONPATH=.; {there_are}"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise InputError(f"{name!r} is no subclass of qa_edge.active.strategies.Strategy; {there_are}")
     return found
@@ -226,7 +229,10 @@ def open_strategy(name: str, encoder: Encoder | None = None) -> Strategy:
     """
     kind = strategy_class(name)
     if not issubclass(kind, LeastConfidenceClusters):
-        return kind()
+        try:
+            return kind()
+        except Exception as error:
+            raise InputError(f"strategy {name} cannot be made without arguments ({error})") from error
     if encoder is None:
         raise InputError(
             f"strategy {name} needs a sentence encoder: name one with --sentence-encoder, "

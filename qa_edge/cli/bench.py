@@ -53,7 +53,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
     and their ratio is told.
     """
     from qa_edge_runtime.comparison_report import read_report
-    from qa_edge_runtime.files import atomic_write
+    from qa_edge_runtime.files import atomic_write, require_other_file
     from qa_edge_runtime.latency_report import check_report_path
     from qa_edge_runtime.latency_table import format_report, warning_lines
 
@@ -66,6 +66,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
         load_matplotlib()
     if options["output"] is not None:
         check_report_path(options["output"])
+        require_other_file(options["output"], *filter(None, (options["squad"],)))
     if report_path is None:
         report = _measure(**{name: value for name, value in options.items() if name != "output"})
     else:

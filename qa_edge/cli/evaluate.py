@@ -87,9 +87,11 @@ def command(
     from qa_edge.squad import read_squad, references
     from qa_edge.squad import whole_articles as joined
     from qa_edge_runtime.default_bundle import bundle_or_default
-    from qa_edge_runtime.files import atomic_write
+    from qa_edge_runtime.files import atomic_write, require_other_file
     from qa_edge_runtime.scoring import read_predictions
 
+    for written in filter(None, (output, report)):
+        require_other_file(written, *filter(None, (squad, predictions)))
     if model is None and predictions is None:
         model = str(bundle_or_default(None))
     data = joined(read_squad(squad)) if whole_articles else read_squad(squad)

@@ -42,12 +42,11 @@ def part(
     as_json: bool,
 ) -> None:
     """Draw questions with their contexts at random, the same ones for the same seed."""
-    from qa_edge.active.select import require_other_file
     from qa_edge.split import sample_articles, sample_questions
     from qa_edge.squad import read_squad, write_squad
     from qa_edge.squad import without_answers as unanswered
     from qa_edge_runtime.errors import DataError
-    from qa_edge_runtime.files import sha256_file
+    from qa_edge_runtime.files import require_other_file, sha256_file
 
     require_other_file(output, data)
     if not force and Path(output).exists():
@@ -92,9 +91,9 @@ def import_(export: str, source: str, output: str, on_conflict: str, force: bool
     What is wrong, and what annotators differ on, is listed and left out; the exit code is 1 then.
     """
     from qa_edge.active.annotations import import_annotations, read_annotations
-    from qa_edge.active.select import require_other_file
     from qa_edge.squad import read_squad, write_squad
     from qa_edge_runtime.errors import DataError
+    from qa_edge_runtime.files import require_other_file
 
     require_other_file(output, source, export)
     if not force and Path(output).exists():

@@ -42,9 +42,10 @@ def command(
     if not words and not squad:
         raise click.UsageError("Missing option '--words' or '--squad': whose words?")
     from qa_edge.static_vectors import spacy_words, static_vectors, words_of_lists, words_of_squad, write_vectors
-    from qa_edge_runtime.files import check_replaceable_file
+    from qa_edge_runtime.files import check_replaceable_file, require_other_file
     from qa_edge_runtime.machine import peak_memory_bytes
 
+    require_other_file(output, *words, *squad, *filter(None, (beside,)))
     check_replaceable_file(output, force=force, ours=lambda path: path.is_file())
     tokenizer = spacy_words()
     listed, counted = words_of_lists(words, tokenizer), words_of_squad(squad, tokenizer)

@@ -10,7 +10,8 @@ from typing import Any
 from qa_edge.noise import NOISES
 from qa_edge_runtime.errors import InputError
 
-STRATEGIES = ("random", "least-confidence", "margin", "entropy", "least-confidence-clusters")
+CLUSTERS = "least-confidence-clusters"
+STRATEGIES = ("random", "least-confidence", "margin", "entropy", CLUSTERS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qa_edge.active.clusters import require_clustering
 from qa_edge.checkpoint import WEIGHTS
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import AVERAGE, Experiment, Variant
+from qa_edge.experiments.definitions import AVERAGE, CLUSTERS, Experiment, Variant
 from qa_edge.experiments.share import share_of_features, share_of_squad
 from qa_edge.features import MANIFEST, Features
 from qa_edge.lock import holding
@@ -69,6 +70,12 @@ class Sources:
             raise InputError(f"experiment {name} needs --dev, the set that its report is scored on")
         if experiment.has_loops and (self.squad is None or self.encoder is None):
             raise InputError(f"experiment {name} needs --squad and --encoder, which active learning fine-tunes on it")
+        if any(variant.strategy == CLUSTERS for variant in experiment.variants):
+            if self.sentence_encoder is None:
+                raise InputError(
+                    f"experiment {name} needs --sentence-encoder, whose vectors strategy {CLUSTERS} clusters"
+                )
+            require_clustering()
         if not students:
             return
         if self.init is not None:

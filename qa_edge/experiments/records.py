@@ -62,6 +62,7 @@ def evaluate_run(
     *,
     of: int,
     model: str | None = None,
+    windows: tuple[int, int] = (384, 128),
     log: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Have a run answer a data set, keep the answers, and say what they score; nothing is answered twice.
@@ -71,6 +72,7 @@ def evaluate_run(
     :param key: of the test set; its answers are `answers/KEY.json`.
     :param of: questions of the set that this one is drawn from.
     :param model: a teacher's name or folder, where `folder` holds its answers alone.
+    :param windows: the pieces that this teacher reads at once, and by which its windows overlap.
     """
     held = folder / WEIGHTS if model is None else Path(model) / WEIGHTS
     weights = sha256_file(held) if model is None or held.exists() else f"teacher {model}"
@@ -81,7 +83,7 @@ def evaluate_run(
         return found
     squad = read_squad(path)
     log(f"{folder.name} answers {path.name}")
-    predictions = predict(folder, squad) if model is None else _of_teacher(model, squad)
+    predictions = predict(folder, squad) if model is None else _of_teacher(model, windows, squad)
     scores = score_questions(references(squad), predictions)
     answers.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(answers, json.dumps(predictions, ensure_ascii=False) + "\n")
@@ -103,13 +105,15 @@ def evaluate_run(
     return found
 
 
-def _of_teacher(name: str, squad: Squad) -> dict[str, str]:
+def _of_teacher(name: str, windows: tuple[int, int], squad: Squad) -> dict[str, str]:
     from accelerate import PartialState
 
     from qa_edge.evaluate import predict_with_teacher
     from qa_edge.teacher import Teacher
 
-    return predict_with_teacher(Teacher.load(name, device=str(PartialState().device)), squad)
+    window, stride = windows
+    teacher = Teacher.load(name, device=str(PartialState().device), window=window, stride=stride)
+    return predict_with_teacher(teacher, squad)
 
 
 def question_scores(folder: Path, key: str, truths: Mapping[str, list[str]]) -> QuestionScores | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import Experiment, Variant
+from qa_edge.experiments.definitions import CLUSTERS, Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
@@ -203,6 +203,8 @@ class _Work:
 
         in_noise = plan.experiment.noises or plan.train.get("noise")
         self.plan, self.log, self.state = plan, log, PartialState()
+        label_settings = LabelSettings(**plan.label)
+        self.windows = (label_settings.window, label_settings.stride)
         self.inputs = Inputs(
             plan.folder / "inputs",
             plan.sources,
@@ -211,7 +213,7 @@ class _Work:
             log=log,
             choose=self.choose,
             prepare_settings=PrepareSettings(noisy=NOISY_COPIES if in_noise else None),
-            label_settings=LabelSettings(**plan.label),
+            label_settings=label_settings,
         )
         self.tests: list[ScoringSet] = self.inputs.test_sets(plan.experiment)
 
@@ -236,7 +238,7 @@ class _Work:
         if self.state.is_main_process:
             folder.mkdir(exist_ok=True)
             for test in self.tests:
-                evaluate_run(folder, test.key, test.path, of=test.of, model=teacher, log=self.log)
+                evaluate_run(folder, test.key, test.path, of=test.of, model=teacher, windows=self.windows, log=self.log)
             write_record(
                 folder, {"experiment": self.plan.experiment.name, "role": "teacher", "name": Path(teacher).name}
             )
@@ -302,7 +304,7 @@ class _Work:
         sources = self.plan.sources
         assert sources.encoder is not None
         sentences = None
-        if strategy == "least-confidence-clusters" and sources.sentence_encoder is not None:
+        if strategy == CLUSTERS and sources.sentence_encoder is not None:
             sentences = SentenceEncoder.load(sources.sentence_encoder, device=str(self.state.device))
         learner = TeacherLearner(
             encoder=sources.encoder, dev=str(self.tests[0].path), settings=TeachSettings(**self.plan.teach)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.errors import DataError, InputError
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -25,6 +25,16 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_other_file(path: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Refuse to write over what was read.
+
+    :raises InputError: if `path` is one of the inputs, by whatever name.
+    """
+    for one in inputs:
+        if os.path.realpath(path) == os.path.realpath(one):
+            raise InputError(f"{path} is what was read, which is never changed; name another file")
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

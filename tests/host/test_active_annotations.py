@@ -239,6 +239,8 @@ def test_what_the_source_says_counts(tmp_path: Path) -> None:
         ([task("q", "c", [result(True, 2, "c")])], "has the offset True"),
         ([task("q", "c", [result(-1, 2, "c")])], None),
         ([task("q", "c", [result("0", "1", "c"), {}, 7])], None),  # type: ignore[arg-type,list-item]
+        ([task("q", "c", [{"from_name": "x", "type": "labels", "value": {"labels": 3}}])], None),
+        ([task("q", "c", [{"from_name": "x", "type": "labels", "value": {"labels": None}}])], None),
     ],
 )
 def test_exports_of_other_formats(tmp_path: Path, exported: Any, expected: str | None) -> None:

@@ -232,6 +232,28 @@ def test_an_unknown_strategy_lists_those_there_are(name: str) -> None:
         strategy_class(name)
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("class Own(", "cannot be imported (SyntaxError"),
+        ("raise RuntimeError('mine')", "cannot be imported (RuntimeError: mine)"),
+        ("from qa_edge.active.strategies import Strategy\nclass Own(Strategy): name = 'own'", "cannot be made"),
+        (
+            "from qa_edge.active.strategies import Random\nclass Own(Random):\n    def __init__(self, one): pass",
+            "cannot be made without arguments",
+        ),
+    ],
+)
+def test_an_outsiders_broken_strategy_is_one_sentence(
+    code: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_strategy.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_strategy", raising=False)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        open_strategy("broken_strategy:Own")
+
+
 def test_counts_that_cannot_be_met() -> None:
     pool = pool_of(best_five(0, 7))
     with pytest.raises(InputError, match="count 8 is more than the 7 questions"):

@@ -409,6 +409,7 @@ def test_every_experiment_can_be_listed_and_costed() -> None:
         ("experiment ensemble --dev d.json --features f --labels a=f --labels a=g", "of this name already"),
         ("experiment ensemble --dev d.json --features f --labels a=f --labels average=g", "cannot name labels"),
         ("experiment table4 --dev d.json --squad a.json", "needs --squad and --encoder"),
+        ("experiment table4 --dev d.json --squad a.json --encoder e", "needs --sentence-encoder"),
         ("experiment table7 --dev d.json --squad a.json --vectors none", "needs --adversarial AddOneSent"),
         ("experiment table3", "needs --peers"),
         ("experiment kd --dev d.json --features f --rho 2", "rho"),

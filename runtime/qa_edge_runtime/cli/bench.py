@@ -54,12 +54,13 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure; a table or JSON, and what disturbed the measurement on standard error."""
-    from qa_edge_runtime.files import atomic_write
+    from qa_edge_runtime.files import atomic_write, require_other_file
     from qa_edge_runtime.latency_report import check_report_path
     from qa_edge_runtime.latency_table import format_report, warning_lines
 
     if options.output is not None:
         check_report_path(options.output)
+        require_other_file(options.output, *filter(None, (options.squad,)))
     report = _measure(options)
     print(report.to_json() if options.json else format_report(report), flush=True)
     for line in warning_lines(report.warnings):
