@@ -89,6 +89,13 @@ class Plan:
         """Seed by seed, so that what is there after a part of them can be compared."""
         return [Run(variant, seed) for seed in range(self.budget.seeds) for variant in self.experiment.variants]
 
+    def has_done(self, run: Run) -> bool:
+        """Whether a run has come to its end; a loop goes on where the budget has more labels than it began with."""
+        record = read_record(self.folder / run.name)
+        if record is None or run.variant.strategy is None:
+            return record is not None
+        return bool(record["budget"]["labels"] >= self.budget.labels)
+
     def settings(self, variant: Variant, seed: int, *, questions: int) -> TrainSettings:
         """How a run trains: the paper's defaults, or a schedule that ends where there are fewer passes than its 30.
 
@@ -122,7 +129,8 @@ class Plan:
 
     def recipe(self) -> dict[str, Any]:
         """What the experiment's folder belongs to; more seeds, test sets or variants may be added later."""
-        budget = {name: value for name, value in asdict(self.budget).items() if name in ("share", "epochs", "labels")}
+        # How far a loop goes decides nothing before: one that ended at 40 % is gone on with to 100 %.
+        budget = {name: value for name, value in asdict(self.budget).items() if name in ("share", "epochs")}
         teacher, encoder = self.sources.teacher, self.sources.encoder
         return {
             "kind": "experiment",
@@ -166,7 +174,7 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
     for number, run in enumerate(plan.all_runs):
         folder = plan.folder / run.name
         if number % processes != process:
-            if read_record(folder) is None:
+            if not plan.has_done(run):
                 missing.append(run)
             continue
         with _held(plan.runs / LOCKS / f"{plan.experiment.name}-{run.name}", wait=False) as held:
@@ -219,7 +227,7 @@ class _Work:
 
     def do(self, run: Run, folder: Path) -> None:
         """Train a run to its end, unless it is, and score it on what it has not been scored on yet."""
-        if read_record(folder) is None:
+        if not self.plan.has_done(run):
             self.log(f"{self.plan.experiment.name}: {run.name} ({run.variant.said})")
             record = self._distil(run, folder) if run.variant.strategy is None else self._loop(run, folder)
             if self.state.is_main_process:

@@ -228,6 +228,18 @@ def test_distillation_on_what_least_confidence_chose(
     assert "**Unfinished: 2 of 5 runs.**" in shown
 
 
+def test_loops_go_on_with_a_budget_of_more_labels(
+    one_thread: None, tiny_squad_path: Path, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    line = ("experiment", "table4", "--only", "random", "--squad", tiny_squad_path, "--dev", tiny_squad_path)
+    encoder = ("--encoder", tiny_teacher_path, "--teach", "epochs=1,window=64,stride=16", "--runs", tmp_path)
+    for labels, cycles in ((0.1, 2), (0.2, 3), (0.1, 3)):
+        ran(*line, *encoder, "--budget", f"epochs=1,dev=12,labels={labels}")
+        loop = tmp_path / "table4" / "random-seed0"
+        assert len(list(loop.glob("cycle-*/metrics.json"))) == cycles
+        assert json.loads((loop / "experiment.json").read_text())["budget"]["labels"] == max(labels, (cycles - 1) / 10)
+
+
 def test_questions_without_answers_are_those_of_whole_articles_at_equal_updates(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
