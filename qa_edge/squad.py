@@ -161,9 +161,15 @@ def read_squad(path: str | os.PathLike[str]) -> Squad:
 def write_squad(path: str | os.PathLike[str], squad: Squad) -> None:
     """Write SQuAD JSON that `read_squad` reads back as the same articles; the file is whole or absent.
 
-    ``is_impossible`` is written for every question if one of them is, or if the version is a 2.0.
-
     :raises DataError: if it cannot be written; nothing is left behind.
+    """
+    atomic_write(path, squad_json(squad))
+
+
+def squad_json(squad: Squad) -> str:
+    """What `write_squad` writes: one line.
+
+    ``is_impossible`` is there for every question if one of them is, or if the version is a 2.0.
     """
     marked = squad.version.lstrip("v").startswith("2") or squad.impossible > 0
     data = [
@@ -179,7 +185,7 @@ def write_squad(path: str | os.PathLike[str], squad: Squad) -> None:
         }
         for article in squad.articles
     ]
-    atomic_write(path, json.dumps({"version": squad.version, "data": data}, ensure_ascii=False) + "\n")
+    return json.dumps({"version": squad.version, "data": data}, ensure_ascii=False) + "\n"
 
 
 def references(squad: Squad) -> dict[str, list[str]]:

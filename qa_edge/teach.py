@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,9 @@ def teach(
             with noticing_interrupt(log, enabled=accelerator.num_processes == 1) as interrupted:
                 steps, total = tuning.train(max_steps, interrupted), tuning.total_steps
             finished = steps == total
+            # A run that was killed between its last update and here has none left at which they meet: a late process
+            # must find the state, and no model.
+            accelerator.wait_for_everyone()
             if finished and is_main:
                 _save_model(teacher, folder)
                 shutil.rmtree(folder / STATE, ignore_errors=True)
@@ -159,6 +163,19 @@ def teach(
 def _measure(folder: Path, dev: Squad, settings: TeachSettings, device: str) -> Scores:
     teacher = Teacher.load(str(folder), device=device, window=settings.window, stride=settings.stride)
     return score_predictions(references(dev), predict_with_teacher(teacher, dev))
+
+
+def batches_of_process(batches: Sequence[np.ndarray], process: int, processes: int) -> list[np.ndarray]:
+    """The batches of a pass that one of several processes reads, as many as each of the others.
+
+    Where they do not come out even the pass begins again, as often as it takes: a few questions may be less than a
+    batch for each.
+
+    :param batches: of the whole pass, at least one.
+    :param process: this process's number among `processes`.
+    """
+    updates = -(-len(batches) // processes)
+    return list(islice(cycle(batches), process, updates * processes, processes))
 
 
 class _FineTuning:
@@ -178,9 +195,7 @@ class _FineTuning:
         epoch = 0
         while epoch < settings.epochs or len(self.plan) < (settings.least_updates or 0):
             batches = token_batches(lengths, settings.batch_tokens, seed=settings.seed, epoch=epoch)
-            processes = accelerator.num_processes
-            batches += batches[: -len(batches) % processes]  # as many for each process
-            of_epoch = [batches[i + accelerator.process_index] for i in range(0, len(batches), processes)]
+            of_epoch = batches_of_process(batches, accelerator.process_index, accelerator.num_processes)
             # The last of the passes that were added ends where there are enough.
             room = len(of_epoch) if epoch < settings.epochs else (settings.least_updates or 0) - len(self.plan)
             self.plan += of_epoch[:room]

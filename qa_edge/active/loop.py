@@ -12,10 +12,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qa_edge.accelerator import agreed, open_processes
 from qa_edge.active.clusters import Encoder
 from qa_edge.active.curve import CURVE
 from qa_edge.active.cycles import LoopSettings, labelled_counts
@@ -31,7 +31,6 @@ from qa_edge_runtime.files import atomic_write, read_json
 if TYPE_CHECKING:
     from qa_edge.active.learners import Learner
 
-_DAYS = timedelta(days=7)
 Log = Callable[[str], None]
 
 
@@ -70,14 +69,11 @@ def run_loop(
     :raises DataError: if the folder was begun with other data or settings.
     :raises InputError: if the strategy is unknown, or needs a teacher that the learner has not.
     """
-    from accelerate import PartialState
-
     settings, folder = settings or LoopSettings(), Path(folder)
     strategy = open_strategy(settings.strategy, encoder)
     if strategy.needs_teacher and not learner.has_teacher:
         raise InputError(f"strategy {strategy.name} compares a student with its teacher: give a student that has one")
-    # The others wait while one chooses, which may take longer than the usual half an hour.
-    state = PartialState(timeout=_DAYS)
+    state = open_processes()
     with alone_in(folder, enabled=state.is_main_process):
         squad = read_squad(squad_path)
         answered = [question.id for _, _, question in squad.items() if question.answers]
@@ -97,7 +93,7 @@ def run_loop(
         for number, count in enumerate(counts[:max_cycles]):
             here = _folder(folder, number)
             before = _folder(folder, number - 1) / "model" if number else None
-            if not (here / "chosen.json").exists():
+            if not agreed((here / "chosen.json").exists()):
                 pool = _rest(squad, Path(squad_path), set(answered) - set(labelled))
                 wanted = count - len(labelled)
                 chosen = Random() if before is None else strategy
@@ -133,7 +129,7 @@ def run_loop(
                     atomic_write(here / "chosen.json", json.dumps({"strategy": chosen.name, "ids": ids}) + "\n")
                 state.wait_for_everyone()
             labelled += _chosen(here / "chosen.json", count - len(labelled), set(answered) - set(labelled))
-            if not (here / "metrics.json").exists():
+            if not agreed((here / "metrics.json").exists()):
                 if state.is_main_process and not (here / "train.json").exists():
                     write_squad(here / "train.json", part_of(squad, labelled))
                 state.wait_for_everyone()

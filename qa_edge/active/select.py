@@ -14,7 +14,7 @@ from qa_edge.active.label_studio import tasks
 from qa_edge.active.pool import Pool, part_of
 from qa_edge.active.scores import Scores
 from qa_edge.active.strategies import Candidates, Strategy, choose
-from qa_edge.squad import Squad, read_squad, write_squad
+from qa_edge.squad import Squad, read_squad, squad_json
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.files import atomic_write, require_other_file
 
@@ -85,16 +85,27 @@ def require_count(pool: Pool, count: int) -> None:
 
 
 def write_selection(
-    selection: Selection, path: str | Path, *, label_studio: bool = False, inputs: Sequence[str | Path] = ()
+    selection: Selection,
+    path: str | Path,
+    *,
+    label_studio: bool = False,
+    inputs: Sequence[str | Path] = (),
+    force: bool = False,
 ) -> None:
     """Write the chosen questions, as SQuAD JSON or as tasks for Label Studio, those most informative first.
 
     :param inputs: files that are not to be written over.
-    :raises InputError: if `path` is one of them.
+    :param force: replace a file that holds something else.
+    :raises InputError: if `path` is one of the inputs, or holds something else and is not to be replaced.
     :raises DataError: if it cannot be written.
     """
     require_other_file(path, *inputs)
     if label_studio:
-        atomic_write(path, json.dumps(tasks(selection.squad, selection.ids), ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(tasks(selection.squad, selection.ids), ensure_ascii=False, indent=1) + "\n"
     else:
-        write_squad(path, selection.squad)
+        text = squad_json(selection.squad)
+    path = Path(path)
+    # The same again harms nobody: two processes that end at once both choose.
+    if not force and path.exists() and not (path.is_file() and path.read_bytes() == text.encode("utf-8")):
+        raise InputError(f"{path} exists already; name another path, or pass --force to replace it")
+    atomic_write(path, text)

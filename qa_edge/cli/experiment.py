@@ -153,9 +153,10 @@ def _run(plan: Plan, only: tuple[str, ...], process: int, processes: int, as_jso
 
     part = replace(plan, experiment=runs_of(plan.experiment, only))
     missing = run_experiment(part, process=process, processes=processes, log=log)
+    scored = scored_files(plan)  # in all processes, which wait for the main one where a file is drawn
     if not is_main_process():
         return
-    results = collect_results(plan, scored_files(plan))
+    results = collect_results(plan, scored)
     page = results_page(results, _command())
     write_results(plan.folder, results, page)
     if missing:

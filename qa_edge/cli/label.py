@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from qa_edge.cli.options import LABEL, given, settings_options
+from qa_edge.cli.options import LABEL, given, settings_options, sharing_options
 from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
 
 
@@ -17,13 +17,7 @@ from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_
 @click.option("-o", "--output", metavar="LABELS", required=True, help="Folder to write, or to go on with.")
 @settings_options(LABEL)
 @click.option("--device", help="Where the teacher computes, such as cuda:0; the best there is if not given.")
-@click.option("--process", type=click.IntRange(0), default=lambda: int(os.environ.get("RANK", 0)), help="My number...")
-@click.option(
-    "--processes",
-    type=click.IntRange(1),
-    default=lambda: int(os.environ.get("WORLD_SIZE", 1)),
-    help="... among so many that share the work.",
-)
+@sharing_options("work")
 @json_option
 def command(
     squad: str,
@@ -36,8 +30,6 @@ def command(
     **settings: Any,
 ) -> None:
     """Store a teacher's start and end logits for all questions; what an earlier run has done is kept."""
-    if process >= processes:
-        raise click.UsageError(f"--process {process} is not one of {processes}: the first is 0")
     from qa_edge.labels import LabelSettings, label
 
     if device is None:

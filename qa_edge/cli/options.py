@@ -130,6 +130,40 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def sharing_options(work: str) -> Callable[[F], F]:
+    """Options `process` and `processes` of a command whose work several share; a launcher's variables fill them in.
+
+    :param work: what they share.
+    """
+
+    def add(function: F) -> F:
+        for option in (
+            click.option(
+                "--processes",
+                type=click.IntRange(1),
+                default=1,
+                envvar="WORLD_SIZE",
+                callback=_numbered,
+                help=f"... among so many that share the {work}.",
+            ),
+            # Eager: its number is known when that of all is looked at.
+            click.option(
+                "--process", type=click.IntRange(0), default=0, envvar="RANK", is_eager=True, help="My number..."
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+def _numbered(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    process = context.params["process"]
+    if process >= value:
+        raise click.UsageError(f"--process {process} is not one of {value}: the first is 0", context)
+    return value
+
+
 def vectors_path(value: str | None) -> str | None:
     """The file of `--vectors FILE|none`."""
     return None if value == "none" else value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from qa_edge.cli.options import finite
+from qa_edge.cli.options import finite, sharing_options
 from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
 
 FORMATS = ("squad", "label-studio")
@@ -53,13 +52,7 @@ FORMATS = ("squad", "label-studio")
 )
 @click.option("--window", type=int, default=384, show_default=True, help="Pieces that a teacher reads at once.")
 @click.option("--stride", type=int, default=128, show_default=True, help="Pieces by which its windows overlap.")
-@click.option("--process", type=click.IntRange(0), default=lambda: int(os.environ.get("RANK", 0)), help="My number...")
-@click.option(
-    "--processes",
-    type=click.IntRange(1),
-    default=lambda: int(os.environ.get("WORLD_SIZE", 1)),
-    help="... among so many that share the scoring.",
-)
+@sharing_options("scoring")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @json_option
 def command(
@@ -91,8 +84,6 @@ def command(
     The model reads the whole pool; its scores are kept, so that a killed run goes on where it stopped and another
     choice costs nothing. Of questions that are nearly the same one is chosen.
     """
-    if process >= processes:
-        raise click.UsageError(f"--process {process} is not one of {processes}: the first is 0")
     from qa_edge.active.clusters import SentenceEncoder, require_clustering
     from qa_edge.active.pool import read_pool
     from qa_edge.active.select import require_count, select, write_selection
@@ -119,6 +110,9 @@ def command(
     if not force and processes == 1 and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     found = None
+    if process and not chosen_by.needs_model:
+        log(f"no model reads the pool: process 0 of {processes} chooses")
+        return
     if chosen_by.needs_model:
         from functools import partial
 
@@ -128,6 +122,13 @@ def command(
         assert model is not None
         opened = partial(open_reader, device=device, precision=precision, window=window, stride=stride)
         folder = scores or f"{output}.scores"
+        scored = False
+
+        def said(done: int, shards: int) -> None:
+            nonlocal scored
+            scored = True
+            log(f"{done} of {shards} shards")
+
         whole = score_pool(
             data,
             opened(model),
@@ -135,10 +136,13 @@ def command(
             teacher=None if teacher is None else opened(teacher),
             process=process,
             processes=processes,
-            on_shard=lambda done, shards: log(f"{done} of {shards} shards"),
+            on_shard=said,
         )
         if not whole:
             log(f"process {process} of {processes} has done its part of {folder}; the last one to end chooses")
+            return
+        if process and not scored:
+            log(f"all of {folder} was done before process {process} of {processes} began: process 0 chooses")
             return
         found = Scores(folder, data)
     selection = select(
@@ -150,7 +154,8 @@ def command(
         similarity=None if near_duplicates else similarity,
         seed=seed,
     )
-    write_selection(selection, output, label_studio=form == "label-studio", inputs=(pool, *without))
+    with wrong_usage():
+        write_selection(selection, output, label_studio=form == "label-studio", inputs=(pool, *without), force=force)
     facts = {
         "strategy": strategy,
         "chosen": len(selection.ids),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qa_edge.accelerator import open_processes
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import CLUSTERS, Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
@@ -156,13 +156,10 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
     :raises InputError: if the sources do not suffice, or settings do not go together.
     :raises DataError: if the folder was begun with others, or data cannot be used.
     """
-    from accelerate import PartialState
-
     if not 0 <= process < processes:
         raise InputError(f"process {process} is not one of {processes}: the first is 0")
     plan.sources.require(plan.experiment)
-    # The others wait while the main process makes what all read.
-    state = PartialState(timeout=timedelta(days=7))
+    state = open_processes()
     if state.num_processes > 1 and processes > 1:
         raise InputError("the processes of a launcher train each run together: leave out --process and --processes")
     with _held(plan.runs / LOCKS / plan.experiment.name, wait=True):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import all_texts, tiny_squad, write_tiny_squad, write_tiny_teacher
 from tiny_teacher import ran, run
+from two_processes import in_two_processes
 
 from qa_edge.active.curve import draw_curves, read_curves
 from qa_edge.active.cycles import LoopSettings, labelled_counts
@@ -300,6 +301,58 @@ def test_the_chart_says_what_its_bands_are(tmp_path: Path) -> None:
     ):
         assert f"<!-- {text} -->" in shown
     assert "interval" not in shown
+
+
+LATE = """
+import time
+from qa_edge import teach
+from qa_edge.active import loop
+def late(function):
+    def called(*arguments, **options):
+        time.sleep(1)
+        return function(*arguments, **options)
+    return called
+loop._cycle = late(loop._cycle)  # as by a slow disk: the first process begins the next cycle meanwhile
+teach.TrainingState.load = late(teach.TrainingState.load)
+"""
+
+
+def test_two_processes_go_through_one_loop_however_late_one_is(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squad = write_tiny_squad(tmp_path / "squad.json", articles=1)
+    encoder = write_tiny_teacher(tmp_path / "encoder", all_texts(tiny_squad()), head=False)
+    settings = LoopSettings(strategy="random", first=0.2, step=0.4, budget=0.8)
+    small = ("--epochs", 1, "--window", 64, "--stride", 16)
+    asked = ("active", "--squad", squad, "--dev", squad, "--encoder", encoder, *small)
+    chosen_by = (
+        "--strategy",
+        "random",
+        "--first",
+        settings.first,
+        "--step",
+        settings.step,
+        "--budget",
+        settings.budget,
+    )
+    # A fine-tuning that was killed when its last update was done and saved, of one batch for any number of processes.
+    teach = ("teach", "--encoder", encoder, "--squad", squad, "-o", tmp_path / "killed", *small)
+    with monkeypatch.context() as patch:
+        patch.setattr("qa_edge.teach._save_model", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert run(*teach).exit_code == 130
+    assert (tmp_path / "killed" / "state").exists() and not (tmp_path / "killed" / "config.json").exists()
+    shown, nothing = in_two_processes(
+        (*asked, *chosen_by, "-o", tmp_path / "two", "--json"), teach, second=LATE, seconds=90
+    )
+    assert nothing == ""
+    expected = run_loop(squad, Parrot(), tmp_path / "one", settings=settings)
+    curve, _ = json.JSONDecoder().raw_decode(shown)
+    assert [point["questions"] for point in curve] == [point.questions for point in expected]
+    for number in range(len(expected)):
+        path = f"cycle-{number:03d}/chosen.json"
+        assert (tmp_path / "two" / path).read_bytes() == (tmp_path / "one" / path).read_bytes()
+    assert "finished" in shown
+    assert (tmp_path / "killed" / "config.json").exists()
 
 
 def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) -> None:

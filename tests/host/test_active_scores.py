@@ -275,6 +275,40 @@ def test_two_processes_choose_once(shop: Workshop, tmp_path: Path, monkeypatch: 
     two = (tmp_path / "o.json").read_bytes()
     ran(*asked[:-1], tmp_path / "one.json")
     assert (tmp_path / "one.json").read_bytes() == two
+    # All is scored: the first one chooses, the same again or nothing.
+    (tmp_path / "o.json").unlink()
+    assert ran(*asked, "--process", 1, "--processes", 2) == "" and not (tmp_path / "o.json").exists()
+    again = (*asked, "--process", 0, "--processes", 2)
+    for _ in range(2):
+        assert "chosen" in ran(*again) and (tmp_path / "o.json").read_bytes() == two
+    (tmp_path / "o.json").write_text("mine")
+    refused = run(*again)
+    assert refused.exit_code == 2 and "o.json exists already" in refused.stderr
+    assert (tmp_path / "o.json").read_text() == "mine"
+    ran(*again, "--force")
+    assert (tmp_path / "o.json").read_bytes() == two
+
+
+def test_a_launchers_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, output = write_pool(tmp_path / "pool.json", articles=1), tmp_path / "o.json"
+    asked = ("select", "--pool", path, "--strategy", "random", "--count", 3, "-o", output)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert ran(*asked) == "" and not output.exists()
+    assert "--process 1 is not one of 1" in run(*asked, "--processes", 1).stderr
+    monkeypatch.setenv("RANK", "0")
+    assert "chosen" in ran(*asked)
+    before = output.read_bytes()
+    assert "chosen" in ran(*asked)  # the same again
+    refused = run(*asked, "--seed", 1)
+    assert refused.exit_code == 2 and "exists already" in refused.stderr and output.read_bytes() == before
+    label = ("label", "--squad", path, "--teacher", tmp_path, "-o", tmp_path / "labels")
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "x")
+        for command in (asked, label):
+            refused = run(*command)
+            assert refused.exit_code == 2 and "'x' is not a valid integer" in refused.stderr
+        monkeypatch.delenv(name)
 
 
 def test_clusters_by_a_real_encoder(shop: Workshop, tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 from full_disk import fill_disk
 from safetensors.numpy import load_file, save_file
 from tiny_teacher import SIZES, TRAINING, Workshop, hear_ctrl_c, ran, run, write_example_squad, write_example_teacher
+from two_processes import in_two_processes
 
 from qa_edge.squad import read_squad
 from qa_edge_runtime.vocabulary import Vocabulary
@@ -260,52 +258,6 @@ def test_prepared_steps_in_the_runs_folder_are_used(shop: Workshop, tmp_path: Pa
     assert result.exit_code == 1 and "other settings or vectors" in result.stderr
     ran(*begin, "--max-steps", "1", "--character-count", "2")
     assert (made / "features" / "manifest.json").stat().st_mtime_ns == before
-
-
-COMMANDS = """
-import json, sys
-import torch
-torch.set_num_threads(1)
-from qa_edge import labels
-from qa_edge.cli import main
-labels.SHARD_QUESTIONS = 8  # so that each has some
-for command in json.loads(sys.argv[1]):
-    try:
-        main(command)
-    except SystemExit as ended:
-        assert not ended.code, ended
-    sys.stdout.flush()
-# The first process keeps the store by which they know of each other (torchrun has another for it): together to the end.
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-"""
-
-
-def in_two_processes(*commands: Sequence[str | Path]) -> list[str]:
-    """Commands one after the other in each of two processes that know of each other, and what each printed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    told = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    # As torchrun sets it; with more, a busy machine decides how a sum is parted, and so its last digit.
-    told["OMP_NUM_THREADS"] = "1"
-    lines = json.dumps([[str(word) for word in command] for command in commands])
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", COMMANDS, lines],
-            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        shown = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0]
-    return shown
 
 
 def test_two_processes_print_once_share_labels_log_the_mean_and_resume_to_the_same(

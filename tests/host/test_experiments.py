@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_teacher import ran, run
+from two_processes import in_two_processes
 
 from qa_edge.checkpoint import load_student
 from qa_edge.experiments.budget import PRESETS, Budget, parse_budget
@@ -197,6 +198,19 @@ def test_seeds_further_apart_than_the_interval_are_said_to_be(second: float, apa
     said = conclusion({"variants": variants, "baseline": "hard", "tests": {"dev": {}}})
     assert f"F1 seed by seed +12.00, {100 * second:+.2f}" in said
     assert ("further apart than the interval is wide" in said) == apart
+
+
+def test_a_launchers_processes_train_each_run_together(
+    one_thread: None, tiny_squad_path: Path, tiny_features: Features, tmp_path: Path
+) -> None:
+    sizes = [word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size))]
+    inputs = ("--features", tiny_features.folder, "--dev", tiny_squad_path, "--runs", tmp_path)
+    lines = ("experiment", "kd", "--only", "hard", *inputs, "--budget", "share=0.6,epochs=1,dev=12", *sizes)
+    shown, nothing = in_two_processes((*lines, "--batch-size", "8", "--json"))
+    assert nothing == ""  # the main one alone prints
+    assert [one["name"] for one in json.loads(shown)["variants"]] == ["hard"]
+    (record,) = (tmp_path / "kd").glob("hard-seed0/experiment.json")
+    assert json.loads(record.read_text())["variant"] == "hard"
 
 
 def test_distillation_on_what_least_confidence_chose(

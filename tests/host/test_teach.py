@@ -8,7 +8,7 @@ import pytest
 from tiny_teacher import Workshop, ran, run, write_example_squad, write_example_teacher
 
 from qa_edge.squad import read_squad
-from qa_edge.teach import TeachSettings
+from qa_edge.teach import TeachSettings, batches_of_process
 from qa_edge.teacher import Teacher
 from qa_edge.windows import encode_examples, padded_width, token_batches
 from qa_edge_runtime.errors import InputError
@@ -77,6 +77,17 @@ def test_batches_hold_each_window_once_and_keep_to_their_size() -> None:
     again, other = (token_batches(lengths, 2048, seed=0, epoch=epoch) for epoch in (0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(batches, other, strict=False))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_each_process_has_as_many_batches(count: int) -> None:
+    """However many processes there are; together they read all."""
+    batches = [np.array([number]) for number in range(count)]
+    for processes in range(1, 12):
+        plans = [batches_of_process(batches, process, processes) for process in range(processes)]
+        assert {len(plan) for plan in plans} == {-(-count // processes)}
+        seen = [int(plan[update][0]) for update in range(len(plans[0])) for plan in plans]
+        assert seen == [place % count for place in range(len(seen))] and set(seen) == set(range(count))
 
 
 def test_unusable_encoders_and_data_are_one_sentence(shop: Workshop, encoder: Path, tmp_path: Path) -> None:
