@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ FILE = "recipe.json"
 FORMAT_VERSION = 1
 STEPS = ("features", "labels")
 """Folders that may lie in a run's folder before the run begins: `prepare` and `label` may have written them there."""
+_MODEL_SUFFIXES = (".safetensors", ".bin")
 _PACKAGES = ("qa-edge", "torch", "transformers", "accelerate", "spacy", "numpy")
 
 
@@ -51,6 +53,20 @@ class Input:
         if _hash(Path(self.path) / self.mark, what) != self.sha256:
             raise DataError(f"{what} {self.path} has changed since the run began: put it back, or begin another run")
         return Path(self.path)
+
+
+def model_entry(model: str) -> dict[str, str]:
+    """A model as recipes hold it: `name`, and for a folder the `sha256` of its weights, by which it is known.
+
+    What is no folder, or one without weights, is a name on the hub or its reader's to refuse.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return {"name": model}
+    files = sorted(path for suffix in _MODEL_SUFFIXES for path in folder.glob(f"*{suffix}"))
+    hashes = "".join(_hash(path, "model") for path in files)
+    named = {"name": folder.resolve().name}
+    return {**named, "sha256": hashlib.sha256(hashes.encode()).hexdigest()} if files else named
 
 
 def settle_recipe(folder: Path, recipe: Mapping[str, Any], *, begun: bool) -> None:
@@ -109,6 +125,19 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise DataError(f"{folder / FILE} has format {version}, expected {FORMAT_VERSION}: use the qa-edge of the run")
     return dict(recipe)
+
+
+def digest(recipe: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
+    """Hash of what a recipe decides, its inputs by their hashes alone: equal for runs that were made alike.
+
+    :param without: names of values that are left out, in whatever section they stand.
+    """
+    kept = {
+        name: float(value) if type(value) is int else value  # 1 and 1.0 are the same setting
+        for name, value in _flat(recipe).items()
+        if name.rpartition(".")[2] not in without
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path, what: str) -> str:

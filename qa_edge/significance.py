@@ -209,6 +209,15 @@ def check_settings(*, resamples: int, alpha: float, share: float = 1.0) -> None:
         raise InputError(f"the sample's share is {share:g}, expected above 0 and up to 1")
 
 
+def p_value_text(p_value: float) -> str:
+    """A p-value as a person reads it; 0 is less than a float can hold."""
+    if p_value == 0:
+        return "< 1e-300"
+    if p_value < 1e-4:
+        return f"{p_value:.1e}"
+    return f"{p_value:.4f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
 def _grouped_sums(
     values: NDArray[np.float64], sizes: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:

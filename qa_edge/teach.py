@@ -26,7 +26,7 @@ from qa_edge.interrupt import noticing_interrupt
 from qa_edge.lock import alone_in
 from qa_edge.metrics import FILE as METRICS
 from qa_edge.progress import progress
-from qa_edge.recipe import Input, settle_recipe
+from qa_edge.recipe import Input, model_entry, settle_recipe
 from qa_edge.scores import settle_scores
 from qa_edge.settings import require_types
 from qa_edge.squad import Squad, read_squad, references
@@ -126,7 +126,7 @@ def teach(
             paths = {"squad": squad_path, "dev": dev_path}
             inputs = {name: asdict(Input.of(path, "SQuAD file")) for name, path in paths.items() if path is not None}
             begun = (folder / STATE).exists() or (folder / CONFIG).exists()
-            recipe = {"kind": "teach", "encoder": encoder, "inputs": inputs, "train": asdict(settings)}
+            recipe = {"kind": "teach", "encoder": model_entry(encoder), "inputs": inputs, "train": asdict(settings)}
             settle_recipe(folder, recipe, begun=begun)
         accelerator.wait_for_everyone()
         steps = total = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qa_edge.encoder import load_encoder
 from qa_edge.progress import progress
+from qa_edge.recipe import model_entry
 from qa_edge_runtime.errors import InputError, MissingExtraError
 
 NEEDS = 'strategy least-confidence-clusters needs: pip install "qa-edge[train,active]"'
@@ -29,10 +30,14 @@ class SentenceEncoder:
 
     This is what all-MiniLM-L6-v2 and its like were trained to do; between vectors of length 1 the Euclidean distance
     of the paper orders as their cosine.
+
+    :param entry: what recipes know the encoder by.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_pieces: int = 256) -> None:
-        self.model, self.tokenizer, self.max_pieces = model, tokenizer, max_pieces
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_pieces: int = 256, entry: Mapping[str, str] | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.max_pieces, self.entry = model, tokenizer, max_pieces, entry
 
     @classmethod
     def load(cls, name_or_folder: str, *, device: str = "cpu") -> SentenceEncoder:
@@ -43,7 +48,7 @@ class SentenceEncoder:
         """
         model, tokenizer = load_encoder(name_or_folder, device=device, noun="sentence encoder", needs=NEEDS)
         limit = min(getattr(model.config, "max_position_embeddings", 256) or 256, tokenizer.model_max_length, 256)
-        return cls(model, tokenizer, max_pieces=int(limit))
+        return cls(model, tokenizer, max_pieces=int(limit), entry=model_entry(name_or_folder))
 
     def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of sentences, float32, shape (sentences, dim), each of length 1."""

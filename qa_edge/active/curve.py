@@ -1,25 +1,54 @@
-"""Learning curves as a picture: score against the share of questions that were labelled."""
+"""Learning curves of loops: which of them differ in their seed alone, their means, and a picture of them."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from qa_edge.latency_chart import GRID, INK, PALE_INK, check_chart_path, load_matplotlib
 from qa_edge.recipe import FILE as RECIPE
-from qa_edge.recipe import read_recipe
+from qa_edge.recipe import digest, read_recipe
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
 
 CURVE = "curve.json"
 ALL = "all labels"
 _COLOURS = ("#5f6b7a", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207")
+_DASHES = ((4, 3), (1, 2), (8, 3))
 _METRICS = {"exact_match": "exact match", "f1": "F1"}
+# Settings that change no score.
+_IDLE = ("log_every", "save_every", "max_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """A loop as far as it has come.
+
+    :ivar strategy: by name; `ALL` of one that begins with all labels, and so chooses nothing.
+    :ivar pace: how the labels grow: the first batch, the others, of what they are shares.
+    :ivar settings: hash of all else that decides its scores but the seed: learner, start and data.
+    :ivar pool: questions of which the shares are.
+    :ivar points: share of the labels to the scores there.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    strategy: str
+    seed: int
+    pace: tuple[Any, ...]
+    settings: str
+    pool: int
+    points: Mapping[float, Mapping[str, Any]]
+
+    @property
+    def kind(self) -> str:
+        """What a model of each cycle is: `teacher` (an encoder that is fine-tuned) or `student`."""
+        return str(self.recipe["learner"]["kind"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +62,70 @@ class Point:
     seeds: int
 
 
+def read_loop(folder: str | Path) -> Loop:
+    """A loop of a folder that `run_loop` wrote.
+
+    :raises DataError: if it is no such folder, or its curve cannot be read.
+    """
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    try:
+        loop, learner = recipe["loop"], recipe["learner"]
+        everything = loop["first"] == 1
+        decided = {"inputs": recipe["inputs"], "learner": learner, "start": loop["start"]}
+        strategy, seed, kind = ALL if everything else str(loop["strategy"]), int(loop["seed"]), learner["kind"]
+        pace = () if everything else tuple(loop[name] for name in ("first", "step", "step_of"))
+        settings = digest({**decided, "kind": kind}, without=_IDLE)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / RECIPE} is not one of a loop ({error}); run qa-edge active there") from error
+    curve = read_json(folder / CURVE, "learning curve")
+    try:
+        cycles = curve["cycles"]
+        # The shares of two seeds are the same but for rounding.
+        points = {round(float(cycle["share"]), 4): dict(cycle["scores"]) for cycle in cycles}
+        pool = round(cycles[-1]["questions"] / cycles[-1]["share"]) if cycles else 0
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{folder} has no learning curve ({error}); run qa-edge active there") from error
+    return Loop(
+        folder=folder,
+        recipe=recipe,
+        strategy=strategy,
+        seed=seed,
+        pace=pace,
+        settings=settings,
+        pool=pool,
+        points=points,
+    )
+
+
+def group_seeds(loops: Sequence[Loop]) -> list[list[Loop]]:
+    """Loops that differ in their seed alone, together; of the same seed the one that has come farthest."""
+    groups: dict[tuple[Any, ...], dict[int, Loop]] = defaultdict(dict)
+    for loop in loops:
+        seeds = groups[loop.strategy, loop.pace, loop.settings]
+        if loop.seed not in seeds or len(loop.points) > len(seeds[loop.seed].points):
+            seeds[loop.seed] = loop
+    return [list(seeds.values()) for seeds in groups.values()]
+
+
+def mean_points(loops: Sequence[Loop], metric: str) -> list[Point]:
+    """Mean and range of some loops by share, in order.
+
+    :param metric: "exact_match" or "f1".
+    :raises DataError: if a loop has no such scores.
+    """
+    found: dict[float, list[float]] = defaultdict(list)
+    for loop in loops:
+        for share, scores in loop.points.items():
+            if metric not in scores:
+                raise DataError(f"{loop.folder} has no learning curve with {metric}; run qa-edge active there")
+            found[share].append(float(scores[metric]))
+    return [
+        Point(share=share, mean=fmean(values), lowest=min(values), highest=max(values), seeds=len(values))
+        for share, values in sorted(found.items())
+    ]
+
+
 def read_curves(loops: Sequence[str | Path], metric: str) -> dict[str, list[Point]]:
     """Points of every strategy, those of loops that differ in their seed alone taken together by share.
 
@@ -44,58 +137,36 @@ def read_curves(loops: Sequence[str | Path], metric: str) -> dict[str, list[Poin
     :raises DataError: if one is no such folder, or has no cycle with scores, or they are of different pools or scored
         on different questions.
     """
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, folders in _named(loops).items():
-        for loop in folders:
-            curve = read_json(loop / CURVE, "learning curve")
-            try:
-                for cycle in curve["cycles"]:
-                    # The shares of two seeds are the same but for rounding.
-                    found[name][round(float(cycle["share"]), 4)].append(float(cycle["scores"][metric]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"{loop} has no learning curve with {metric} ({error}); run qa-edge active there"
-                ) from error
-    if not found:
-        raise DataError("no cycle has been trained yet; run qa-edge active first")
-    return {
-        strategy: [
-            Point(share=share, mean=fmean(values), lowest=min(values), highest=max(values), seeds=len(values))
-            for share, values in sorted(points.items())
-        ]
-        for strategy, points in found.items()
-    }
+    return {name: mean_points(found, metric) for name, found in _named(loops).items()}
 
 
-def _named(loops: Sequence[str | Path]) -> dict[str, list[Path]]:
-    """Folders of the loops that differ in their seed alone, by the name of their curve; the same seed counts once."""
-    groups: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
-    inputs: dict[str, Any] | None = None
-    for loop in map(Path, loops):
-        recipe = read_recipe(loop)
-        try:
-            settings = dict(recipe["loop"])
-            own = {name: (found["sha256"], Path(found["path"]).name) for name, found in recipe["inputs"].items()}
-            strategy, seed = str(settings.pop("strategy")), int(settings.pop("seed"))
-            # One that begins with everything chooses nothing.
-            if settings["first"] == 1:
-                strategy = ALL
-            same = json.dumps([settings, recipe["learner"]], sort_keys=True)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{loop / RECIPE} is not one of a loop ({error}); run qa-edge active there") from error
-        for name in sorted(inputs.keys() & own.keys()) if inputs is not None else ():
-            if inputs is not None and inputs[name][0] != own[name][0]:
+def _named(loops: Sequence[str | Path]) -> dict[str, list[Loop]]:
+    """Loops that differ in their seed alone by the name of their curve.
+
+    :raises DataError: as `read_curves`.
+    """
+    found = [read_loop(folder) for folder in loops]
+    for before, loop in pairwise(found):
+        first, own = before.recipe["inputs"], loop.recipe["inputs"]
+        for name in sorted(first.keys() & own.keys()):
+            if first[name]["sha256"] != own[name]["sha256"]:
                 raise DataError(
-                    f"{loop} has another {name} file ({own[name][1]}, SHA-256 {own[name][0][:12]}) than the loop "
-                    f"before it ({inputs[name][1]}, {inputs[name][0][:12]}): their scores cannot be compared"
+                    f"{loop.folder} has another {name} file ({_file(own[name])}) than the loop before it"
+                    f" ({_file(first[name])}): their scores cannot be compared"
                 )
-        inputs = own
-        groups[strategy, same].setdefault(seed, loop)
-    several = {strategy for strategy, _ in groups if sum(one == strategy for one, _ in groups) > 1}
+    groups = [group for group in group_seeds(found) if any(loop.points for loop in group)]
+    if not groups:
+        raise DataError("no cycle has been trained yet; run qa-edge active first")
+    strategies = [group[0].strategy for group in groups]
+    several = {strategy for strategy in strategies if strategies.count(strategy) > 1}
     return {
-        f"{strategy}, {next(iter(seeds.values())).name}" if strategy in several else strategy: list(seeds.values())
-        for (strategy, _), seeds in groups.items()
+        f"{strategy}, {group[0].folder.name}" if strategy in several else strategy: group
+        for strategy, group in zip(strategies, groups, strict=True)
     }
+
+
+def _file(found: Mapping[str, Any]) -> str:
+    return f"{Path(found['path']).name}, SHA-256 {found['sha256'][:12]}"
 
 
 def draw_curves(loops: Sequence[str | Path], path: str | Path) -> None:
@@ -107,33 +178,36 @@ def draw_curves(loops: Sequence[str | Path], path: str | Path) -> None:
     """
     check_chart_path(path)
     figure = load_matplotlib()(figsize=(11, 5.6), dpi=150, facecolor="white", layout="constrained")
+    named = _named(loops)
     for axes, (metric, title) in zip(figure.subplots(1, 2), _METRICS.items(), strict=True):
-        _draw(axes, read_curves(loops, metric), title)
+        _draw(axes, named, metric, title)
     try:
         figure.savefig(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}; name another path") from error
 
 
-def _draw(axes: Any, curves: dict[str, list[Point]], title: str) -> None:
-    levels = {name: points[-1].mean for name, points in curves.items() if name.startswith(ALL)}
-    curves = {name: points for name, points in curves.items() if name not in levels}
-    whole = [(point.mean, point.seeds) for points in curves.values() for point in points if point.share == 1]
-    if whole and not levels:
-        # Those that were labelled to the end, whatever chose the order.
-        levels[ALL] = sum(mean * seeds for mean, seeds in whole) / sum(seeds for _, seeds in whole)
-    for name, level in levels.items():
-        axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"{name}: {level:.2f}")
-    for number, (strategy, points) in enumerate(curves.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        shares = [100 * point.share for point in points]
+def draw_points(axes: Any, points: Sequence[Point], colour: str, name: str) -> None:
+    """A curve of the means, and over several seeds a band from the lowest to the highest."""
+    shares = [100 * point.share for point in points]
+    axes.plot(shares, [point.mean for point in points], color=colour, lw=1.6, marker="o", ms=4, label=name)
+    if any(point.seeds > 1 for point in points):
+        low, high = [point.lowest for point in points], [point.highest for point in points]
+        axes.fill_between(shares, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def _draw(axes: Any, named: Mapping[str, Sequence[Loop]], metric: str, title: str) -> None:
+    levels = _levels([loop for loops in named.values() for loop in loops], metric)
+    for number, (name, level) in enumerate(levels.items()):
+        dashes = _DASHES[number % len(_DASHES)]
+        axes.axhline(level, color=INK, linewidth=1, linestyle=(0, dashes), label=f"{name}: {level:.2f}")
+    curves = {name: loops for name, loops in named.items() if loops[0].strategy != ALL}
+    for number, (strategy, loops) in enumerate(curves.items()):
+        points = mean_points(loops, metric)
         fewest, seeds = min(point.seeds for point in points), max(point.seeds for point in points)
         number_of_seeds = str(seeds) if fewest == seeds else f"{fewest} to {seeds}"
         name = f"{strategy} ({number_of_seeds} seeds: mean, lowest to highest)" if seeds > 1 else f"{strategy} (1 seed)"
-        axes.plot(shares, [point.mean for point in points], color=colour, marker="o", markersize=4, label=name)
-        if seeds > 1:
-            low, high = [point.lowest for point in points], [point.highest for point in points]
-            axes.fill_between(shares, low, high, color=colour, alpha=0.18, linewidth=0)
+        draw_points(axes, points, _COLOURS[number % len(_COLOURS)], name)
     axes.set_title(title, color=INK, loc="left")
     axes.set_xlabel("labelled questions, % of the pool", color=PALE_INK)
     axes.grid(color=GRID)
@@ -142,3 +216,20 @@ def _draw(axes: Any, curves: dict[str, list[Point]], title: str) -> None:
         axes.spines[side].set_visible(False)
     # Below, where no curve can run through it.
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.13))
+
+
+def _levels(loops: Sequence[Loop], metric: str) -> dict[str, float]:
+    """The fully supervised score of each sort of learner by name, since a teacher's and a student's have no mean.
+
+    It is that of the loops that begin with all labels, else of those that were labelled to the end, whatever chose the
+    order.
+    """
+    sorts: dict[str, list[Loop]] = defaultdict(list)
+    for loop in loops:
+        if 1 in loop.points:
+            sorts[loop.settings].append(loop)
+    whole = [[loop for loop in own if loop.strategy == ALL] or own for own in sorts.values()]
+    return {
+        ALL if len(whole) == 1 else f"{ALL}, {own[0].folder.name}": fmean(float(one.points[1][metric]) for one in own)
+        for own in whole
+    }

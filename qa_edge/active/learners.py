@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qa_edge.active.readers import PlacedReader, open_reader
+from qa_edge.recipe import model_entry
 from qa_edge.teach import TeachSettings, teach
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -63,7 +64,7 @@ class TeacherLearner:
         """The encoder and the settings; the seed is the loop's."""
         settings = asdict(self.settings)
         del settings["seed"]
-        return {"kind": "teacher", "encoder": self.encoder, "settings": settings}
+        return {"kind": "teacher", "encoder": model_entry(self.encoder), "settings": settings}
 
     def train(self, squad: Path, folder: Path, *, before: Path | None, seed: int, log: Log) -> Mapping[str, Any]:
         """Fine-tune; see `Learner.train`."""

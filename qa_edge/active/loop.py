@@ -21,7 +21,7 @@ from qa_edge.active.curve import CURVE
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.pool import Pool, part_of
 from qa_edge.active.scores import Scores, score_pool
-from qa_edge.active.strategies import Candidates, Random, choose, open_strategy
+from qa_edge.active.strategies import Candidates, LeastConfidenceClusters, Random, choose, open_strategy
 from qa_edge.lock import alone_in
 from qa_edge.recipe import Input, settle_recipe
 from qa_edge.squad import Squad, read_squad, write_squad
@@ -85,7 +85,14 @@ def run_loop(
                 inputs["dev"] = asdict(Input.of(dev, "SQuAD file"))
             # How far to go decides nothing before: a loop that ended at 40 % is gone on with to 100 %.
             loop = {name: value for name, value in asdict(settings).items() if name != "budget"}
-            recipe = {"kind": "active", "inputs": inputs, "loop": loop, "learner": dict(learner.recipe())}
+            recipe: dict[str, Any] = {
+                "kind": "active",
+                "inputs": inputs,
+                "loop": loop,
+                "learner": dict(learner.recipe()),
+            }
+            if isinstance(strategy, LeastConfidenceClusters):
+                recipe["sentence_encoder"] = getattr(encoder, "entry", None)
             settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
         state.wait_for_everyone()
         labelled: list[str] = []

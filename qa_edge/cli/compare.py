@@ -82,6 +82,8 @@ def _totals(path: str, scores: QuestionScores) -> dict[str, Any]:
 
 
 def _print(first: str, second: str, one: QuestionScores, other: QuestionScores, found: SystemComparison) -> None:
+    from qa_edge.significance import p_value_text
+
     covered = f"{100 * (1 - found.alpha):g} %"
     rows = []
     for name, pair, test in (
@@ -112,6 +114,8 @@ def _mcnemar(test: McNemar, alpha: float) -> str:
 
 
 def _sample(test: SampleBootstrap, alpha: float) -> str:
+    from qa_edge.significance import p_value_text
+
     return (
         f"{test.questions:,} questions, {100 * test.difference:+.2f}: p {_equals(test.p_value)},"
         f" {_verdict(test.p_value, alpha)}. Of {test.others} other samples of this size {test.others_significant} say"
@@ -124,13 +128,6 @@ def _verdict(p_value: float, alpha: float) -> str:
 
 
 def _equals(p_value: float) -> str:
+    from qa_edge.significance import p_value_text
+
     return p_value_text(p_value) if p_value == 0 else f"= {p_value_text(p_value)}"
-
-
-def p_value_text(p_value: float) -> str:
-    """A p-value as a person reads it."""
-    if p_value == 0:
-        return "< 1e-300"
-    if p_value < 1e-4:
-        return f"{p_value:.1e}"
-    return f"{p_value:.4f}" if p_value < 0.1 else f"{p_value:.2f}"

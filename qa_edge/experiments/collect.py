@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from qa_edge.active.curve import ALL, CURVE, Loop, group_seeds, read_loop
+from qa_edge.experiments.deviations import loop_notes, student_deviations, teacher_deviations
+from qa_edge.experiments.lineage import (
+    CHOSEN,
+    NEAR,
+    chosen_by,
+    describe_teacher,
+    identity,
+    is_taught,
+    questions_before,
+    questions_seen,
+    run_before,
+)
 from qa_edge.experiments.paper import whole_size
-from qa_edge.experiments.records import read_evaluations, read_record
+from qa_edge.experiments.records import RECORD, read_evaluations, read_record
 from qa_edge.features import SCORES
-from qa_edge.metrics import FILE as METRICS
 from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
-
-# Shares of labels that are nearer than this to a row's are that row's: a pool's size is no multiple of 100.
-NEAR = 0.006
-CHOSEN = 0.4
-"""Of the labels, in Tables 6 to 8."""
-_PAPER_TRAIN = {"rho": 0.7, "temperature": 10.0, "mse_weight": 1.0, "others": 0.0}
-_SHORT = {"rho": "rho", "temperature": "T", "mse_weight": "MSE", "others": "second paragraphs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,32 +39,19 @@ class Measured:
     :ivar role: a row of the paper: `base`, `kd`, `kd-linear`, `kd-cubic` or `teacher`, then `:all` or `:chosen`, the
         questions that it was trained on.
     :ivar data: `dev`, or the name of an adversarial set.
+    :ivar settings: hash of all that decides the score but the seeds, and `seeds` these (see `lineage.identity`).
     :ivar cost: questions trained on, over all passes; 0 where that is not known.
-    :ivar notes: in what it differs from the paper's run of this row, its size first; seeds of a run have the same.
+    :ivar notes: in what it differs from the paper's run of this row, its size first.
     """
 
     role: str
     data: str
+    settings: str
+    seeds: tuple[int, ...]
     exact_match: float
     f1: float
     total: int
     cost: float
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loop:
-    """A learning curve.
-
-    :ivar kind: what a model of each cycle is: `teacher` (an encoder that is fine-tuned) or `student`.
-    :ivar points: labelled share to its scores.
-    :ivar notes: as of `Measured`.
-    """
-
-    strategy: str
-    kind: str
-    pool: int
-    points: Mapping[float, Mapping[str, float]]
     notes: tuple[str, ...]
 
 
@@ -98,50 +90,61 @@ def find_runs(folder: str | Path) -> tuple[list[Measured], list[Loop]]:
 def _read_run(path: Path) -> tuple[list[Measured], Loop | None]:
     record = read_record(path)
     if record is not None and record.get("kind") == "teacher":
-        return _scores(path, "teacher:all", 0, (str(record["name"]),)), None
+        return _experiments_teacher(path, record), None
     recipe = read_recipe(path) if (path / RECIPE).exists() else {}
     if recipe.get("kind") == "distill":
         return _student(path, recipe, record), None
     if recipe.get("kind") == "teach":
-        notes = (Path(recipe["encoder"]).name, _passes(recipe["train"]["epochs"]))
-        return _scores(path, "teacher:all", 0, notes), None
-    loop = _loop(path, recipe) if recipe.get("kind") == "active" else None
-    return ([] if loop is None else _chosen_teacher(loop)), loop
+        return _teacher(path, recipe), None
+    if recipe.get("kind") != "active" or not (path / CURVE).exists():
+        return [], None
+    loop = read_loop(path)
+    # One that begins with all labels chooses nothing, and is of no strategy's column.
+    return ([], None) if loop.strategy == ALL or not loop.points else (_loops_teacher(loop), loop)
 
 
 def best(measured: Sequence[Measured], role: str, data: str) -> Filled | None:
-    """What fills a cell: of the runs that could, the costliest, then those that differ least from the paper's."""
-    found = [one for one in measured if (one.role, one.data) == (role, data)]
-    if not found:
+    """What fills a cell: of the runs that could, the costliest, then those that differ least from the paper's.
+
+    A run that was made with several seeds is their mean; a seed that is there twice counts once.
+    """
+    groups: dict[tuple[int, str], dict[tuple[int, ...], Measured]] = defaultdict(dict)
+    for one in measured:
+        if (one.role, one.data) == (role, data):
+            groups[one.total, one.settings].setdefault(one.seeds, one)
+    if not groups:
         return None
-    first = max(found, key=lambda one: (one.total, one.cost, -len(one.notes)))
-    same = [one for one in found if (one.cost, one.notes, one.total) == (first.cost, first.notes, first.total)]
+
+    def rank(seeds: Mapping[Any, Measured]) -> tuple[float, ...]:
+        first = next(iter(seeds.values()))
+        return first.total, max(one.cost for one in seeds.values()), -len(first.notes), len(seeds)
+
+    same = list(max(groups.values(), key=rank).values())
     return Filled(
         exact_match=fmean(one.exact_match for one in same),
         f1=fmean(one.f1 for one in same),
-        cost=first.cost,
+        cost=fmean(one.cost for one in same),
         seeds=len(same),
-        notes=first.notes,
+        # Seeds may have ended after different numbers of passes.
+        notes=tuple(" or ".join(dict.fromkeys(said)) for said in zip(*(one.notes for one in same), strict=False)),
     )
 
 
 def best_loops(loops: Sequence[Loop]) -> list[Loop]:
-    """The loops that fill Tables 4 and 5: an encoder's before a student's, then those of the largest pool."""
-    if not loops:
-        return []
-    first = max(loops, key=lambda loop: (loop.kind == "teacher", loop.pool, max(loop.points)))
-    return [loop for loop in loops if (loop.kind, loop.pool, loop.notes) == (first.kind, first.pool, first.notes)]
+    """The loops that fill Tables 4 and 5, a loop a seed: an encoder's before a student's, those of the largest pool.
 
+    They differ in strategy and seed alone.
+    """
+    groups: dict[tuple[Any, ...], list[Loop]] = defaultdict(list)
+    for seeds in group_seeds(loops):
+        groups[seeds[0].pace, seeds[0].settings] += seeds
 
-def point(loops: Sequence[Loop], strategy: str, share: float, metric: str) -> list[float]:
-    """Scores of a strategy's loops at a share of the labels, one a seed."""
-    found = []
-    for loop in loops:
-        if loop.strategy == strategy and loop.points:
-            nearest = min(loop.points, key=lambda there: abs(there - share))
-            if abs(nearest - share) < NEAR:
-                found.append(float(loop.points[nearest][metric]))
-    return found
+    def rank(found: Sequence[Loop]) -> tuple[float, ...]:
+        first = found[0]
+        share = max(max(loop.points) for loop in found)
+        return first.kind == "teacher", first.pool, share, -len(loop_notes(first)), len(found)
+
+    return max(groups.values(), key=rank, default=[])
 
 
 def walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
@@ -161,14 +164,16 @@ def _folders(root: Path) -> Iterator[Path]:
     """Folders of runs and of teachers' answers; what lies in a loop is the loop's."""
     loops = set()
     for path, files in walk(root):
-        if "curve.json" in files:
+        if CURVE in files:
             loops.add(path)
         inside = any(parent in loops for parent in path.parents)
-        if files & {RECIPE, "experiment.json"} and not inside and not path.name.endswith(".tmp"):
+        if files & {RECIPE, RECORD} and not inside and not path.name.endswith(".tmp"):
             yield path
 
 
-def _scores(path: Path, role: str, cost: float, notes: tuple[str, ...]) -> list[Measured]:
+def _scores(
+    path: Path, role: str, *, made: tuple[str, tuple[int, ...]], cost: float, notes: Sequence[str]
+) -> list[Measured]:
     evaluations = read_evaluations(path)
     if "dev" not in evaluations and (path / SCORES).exists():
         evaluations = {"dev": read_json(path / SCORES, "scores"), **evaluations}
@@ -181,6 +186,9 @@ def _scores(path: Path, role: str, cost: float, notes: tuple[str, ...]) -> list[
             Measured(
                 role=role,
                 data=key,
+                # Two parts of a set may be as large.
+                settings=f"{made[0]} {one['sha256']}",
+                seeds=made[1],
                 exact_match=one["exact_match"],
                 f1=one["f1"],
                 total=one["total"],
@@ -192,8 +200,7 @@ def _scores(path: Path, role: str, cost: float, notes: tuple[str, ...]) -> list[
 
 
 def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | None) -> list[Measured]:
-    train = recipe["train"]
-    taught, role = _is_taught(recipe), _role(recipe)
+    role = _role(recipe)
     if role is None:
         return []
     data = {} if record is None else record["data"]
@@ -201,24 +208,26 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
         return []  # with answers to a part of its questions, no row of the paper
     chosen = bool(data.get("chosen"))
     if "questions" in recipe["inputs"]:
-        chosen = _least_confident(Path(recipe["inputs"]["questions"]["path"]))
+        chosen = chosen_by(Path(recipe["inputs"]["questions"]["path"])) is not None
         if not chosen:
             return []  # a part that the paper has no row for, such as one drawn at random
-    questions, passes = _questions(path, train, data)
+    questions, passes = questions_seen(path, recipe["train"], record)
     size = f"{_passes(passes)} over {questions:,} questions" if questions else _passes(passes)
     if data.get("share", 1) != 1:
         size += f" ({100 * data['share']:g} % of the articles of {data['name']})"
-    earlier = _earlier(recipe)
+    earlier = questions_before(recipe)
     if earlier:
         size += f", after {earlier:,.0f} questions of the run that it went on from"
-    notes = [size, *_deviations(recipe, taught)]
+    notes = [size, *student_deviations(recipe)]
     if record is not None and record.get("teacher"):
         notes.append(f"teacher {record['teacher']}")
-    return _scores(path, f"{role}:{'chosen' if chosen else 'all'}", earlier + questions * passes, tuple(notes))
-
-
-def _is_taught(recipe: Mapping[str, Any]) -> bool:
-    return recipe["teacher"] != "none" and bool(recipe["train"]["rho"] or recipe["train"]["mse_weight"])
+    return _scores(
+        path,
+        f"{role}:{'chosen' if chosen else 'all'}",
+        made=identity(path, recipe, record),
+        cost=earlier + questions * passes,
+        notes=notes,
+    )
 
 
 def _role(recipe: Mapping[str, Any]) -> str | None:
@@ -228,7 +237,7 @@ def _role(recipe: Mapping[str, Any]) -> str | None:
     alone are those only of a student whose beginning can be read.
     """
     train = recipe["train"]
-    if not _is_taught(recipe):
+    if not is_taught(recipe):
         role = "base"
     elif train["alignment"] != "rule":
         return None
@@ -238,118 +247,61 @@ def _role(recipe: Mapping[str, Any]) -> str | None:
         role = f"kd-{train['interpolation']}"
     if "init" not in recipe["inputs"]:
         return role
-    before = _before(recipe)
+    before = run_before(recipe)
     if before is None:
         return None if role == "base" else role
     return role if _role(before[1]) == role else None
 
 
-def _before(recipe: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """Folder and recipe of the run that this one went on from; None if there is none, or it is out of reach."""
-    init = recipe["inputs"].get("init")
-    if init is None or not (Path(init["path"]) / RECIPE).exists():
-        return None
-    return Path(init["path"]), read_recipe(Path(init["path"]))
+def _teacher(path: Path, recipe: Mapping[str, Any]) -> list[Measured]:
+    """An encoder that was fine-tuned on the whole set, or on what least confidence chose; of another part no row."""
+    found = describe_teacher(str(path))
+    role, questions = _teachers_role(found), found["questions"]
+    if role is None:
+        return []
+    passes, least = recipe["train"]["epochs"], recipe["train"].get("least_updates") is not None
+    size = f"{_passes(passes)}{' at least' if least else ''} over {questions:,} questions"
+    notes = [Path(recipe["encoder"]["name"]).name, size, *teacher_deviations(recipe)]
+    return _scores(path, role, made=identity(path, recipe), cost=questions * passes, notes=notes)
 
 
-def _least_confident(path: Path) -> bool:
-    """Whether a file of questions is what least confidence chose, about as many as Table 6 has: a cycle of a loop."""
-    cycle, loop = path.parent / "metrics.json", path.parent.parent
-    if not cycle.exists() or not (loop / RECIPE).exists():
-        return False
-    strategy = read_recipe(loop).get("loop", {}).get("strategy")
-    return bool(strategy == "least-confidence" and abs(read_json(cycle, "metrics")["share"] - CHOSEN) < NEAR)
+def _experiments_teacher(path: Path, record: Mapping[str, Any]) -> list[Measured]:
+    """The teacher that an experiment's students learned from."""
+    role, questions = _teachers_role(record), record["questions"]
+    if role is None:
+        return []
+    size = "trained elsewhere" if questions is None else f"trained on {questions:,} questions"
+    weights = {one["weights_sha256"] for one in read_evaluations(path).values()}
+    made = (" ".join(sorted(weights)), ())
+    return _scores(path, role, made=made, cost=questions or 0, notes=(str(record["name"]), size))
 
 
-def _earlier(recipe: Mapping[str, Any]) -> float:
-    """Questions of the run that this one went on from, and of those before it; 0 where it is out of reach."""
-    found = _before(recipe)
-    if found is None:
-        return 0
-    folder, before = found
-    questions, passes = _questions(folder, before["train"], (read_record(folder) or {}).get("data", {}))
-    return questions * passes + _earlier(before)
+def _teachers_role(found: Mapping[str, Any]) -> str | None:
+    """The row of a teacher as `describe_teacher` has it; None if there is none."""
+    if found["chosen"]:
+        return "teacher:chosen"
+    whole = found["squad"] is None or found["questions"] == whole_size("train")
+    return "teacher:all" if whole else None
 
 
-def _questions(path: Path, train: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[int, float]:
-    """Questions of a pass, and passes; of a run that left no record by its last line of metrics."""
-    if "questions" in data:
-        return int(data["questions"]), train["epochs"]
-    lines = (path / METRICS).read_text(encoding="utf-8").splitlines() if (path / METRICS).exists() else []
-    for line in reversed(lines):
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError:  # cut by a kill
-            continue
-        if found.get("kind") == "training" and found.get("epoch"):
-            return round(found["step"] * train["batch_size"] / found["epoch"]), round(found["epoch"], 2)
-    return 0, train["epochs"]
-
-
-def _deviations(recipe: Mapping[str, Any], taught: bool) -> list[str]:
-    """Sizes and settings other than the paper's."""
-    found = []
-    student = dict(recipe["student"])
-    if "init" in recipe["inputs"]:
-        if not _earlier(recipe):
-            found.append("went on from another run")
-    elif student.pop("preset", "edge") != "paper":
-        found.append(f"preset {recipe['student'].get('preset', 'edge')}")
-    found += [f"{name.replace('_', ' ')} {value}" for name, value in sorted(student.items())]
-    # Recipes of older runs lack the settings that came later, and had what is their default now.
-    train = {**_PAPER_TRAIN, **recipe["train"]}
-    for name, expected in _PAPER_TRAIN.items():
-        # Hard labels have no rho, and KD without interpolation no MSE.
-        fixed = (not taught and name != "others") or (name == "mse_weight" and not train[name])
-        if not fixed and train[name] != expected:
-            found.append(f"{_SHORT[name]} {train[name]:g}")
-    if train.get("noise"):
-        found.append("questions with noise")
-    return found
-
-
-def _loop(path: Path, recipe: Mapping[str, Any]) -> Loop | None:
-    if not (path / "curve.json").exists():
-        return None
-    cycles = read_json(path / "curve.json", "learning curve").get("cycles", [])
-    if not cycles:
-        return None
-    loop, learner = recipe["loop"], recipe["learner"]
-    last = cycles[-1]
-    pool, total = round(last["questions"] / last["share"]), last["scores"]["total"]
-    what = Path(str(learner["encoder"])).name if learner["kind"] == "teacher" else "the student"
-    notes = [what, f"pool of {pool:,} questions"]
-    if loop["step_of"] != "whole":
-        notes.append("batches of what remains")
-    if loop["start"] != "pretrained":
-        notes.append("each cycle goes on from the last")
-    if total != whole_size("dev"):
-        notes.append(f"scored on {total:,} questions")
-    return Loop(
-        strategy=loop["strategy"],
-        kind=learner["kind"],
-        pool=pool,
-        points={cycle["share"]: cycle["scores"] for cycle in cycles},
-        notes=tuple(notes),
-    )
-
-
-def _chosen_teacher(loop: Loop) -> list[Measured]:
+def _loops_teacher(loop: Loop) -> list[Measured]:
     """The encoder fine-tuned on what least confidence chose, as Table 6 has it."""
     if loop.strategy != "least-confidence" or loop.kind != "teacher":
         return []
-    found = [share for share in loop.points if abs(share - CHOSEN) < NEAR]
     return [
         Measured(
             role="teacher:chosen",
             data="dev",
-            exact_match=loop.points[share]["exact_match"],
-            f1=loop.points[share]["f1"],
-            total=int(loop.points[share]["total"]),
-            cost=share * loop.pool,
-            notes=loop.notes,
+            settings=f"{loop.settings} {loop.pace}",
+            seeds=(loop.seed,),
+            exact_match=found["exact_match"],
+            f1=found["f1"],
+            total=int(found["total"]),
+            cost=share * loop.pool * loop.recipe["learner"]["settings"]["epochs"],
+            notes=loop_notes(loop),
         )
-        for share in found
+        for share, found in loop.points.items()
+        if abs(share - CHOSEN) < NEAR
     ]
 
 

@@ -14,6 +14,7 @@ from qa_edge_runtime.files import atomic_write, read_json
 COUNTS = "table1/counts.json"
 PEERS = "table3/peers.json"
 _PEERS_VERSION = 1
+_PEER = {"name", "detail", "length", "kind", "precision", "parameters", "median_ms"}
 
 
 def count_data_sets(sources: Sources, runs: Path) -> dict[str, dict[str, Any]]:
@@ -52,12 +53,29 @@ def keep_peers(path: Path, runs: Path) -> Path:
     return target
 
 
+def read_counts(path: Path) -> dict[str, dict[str, Any]]:
+    """What `count_data_sets` kept.
+
+    :raises DataError: if it is something else.
+    """
+    found = read_json(path, "counts")
+    sets = list(found.values()) if isinstance(found, dict) else [None]
+    numbers = ("documents", "paragraphs", "questions")
+    if not all(
+        isinstance(one, dict) and isinstance(one.get("on"), str) and all(type(one.get(name)) is int for name in numbers)
+        for one in sets
+    ):
+        raise DataError(f"{path} is damaged: remove it, or run qa-edge experiment table1 again")
+    return dict(found)
+
+
 def read_peers(path: Path) -> dict[str, Any]:
     """The JSON of benchmarks/peers.py.
 
     :raises DataError: if it is another file, or of another format.
     """
     found = read_json(path, "peers benchmark")
-    if not isinstance(found, dict) or found.get("format_version") != _PEERS_VERSION or "rows" not in found:
+    rows = found.get("rows") if isinstance(found, dict) and found.get("format_version") == _PEERS_VERSION else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _PEER for row in rows):
         raise DataError(f"{path} is not what benchmarks/peers.py writes (format {_PEERS_VERSION}); name its JSON")
     return found

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qa_edge.experiments.collect import Filled, Loop, Measured, best, best_loops, find_runs, point, walk
-from qa_edge.experiments.counted import COUNTS, PEERS, read_peers
+from qa_edge.active.curve import Loop, mean_points
+from qa_edge.experiments.collect import Filled, Measured, best, best_loops, find_runs, walk
+from qa_edge.experiments.counted import COUNTS, PEERS, read_counts, read_peers
+from qa_edge.experiments.deviations import loop_notes
+from qa_edge.experiments.lineage import NEAR
 from qa_edge.experiments.paper import PaperRow, PaperTable, figure_7, paper_tables
+from qa_edge.experiments.results import RESULTS, read_results
 from qa_edge.experiments.results_page import conclusion, curve_conclusion
-from qa_edge_runtime.files import read_json
+from qa_edge_runtime.errors import DataError
 
 PEER_LENGTH, PEER_KIND, PEER_PRECISION = 384, "end to end", "fp32"
 UNEVEN = 1.05
@@ -90,7 +94,7 @@ class PaperReport:
     """All tables, and the results of the experiments.
 
     :ivar source: name of the folder of runs.
-    :ivar experiments: what each `results.json` holds, with its conclusion.
+    :ivar experiments: what each `results.json` holds, with its `conclusion` and its `place` below the folder.
     """
 
     source: str
@@ -128,7 +132,7 @@ def paper_report(runs: str | Path, *, peers: str | Path | None = None) -> PaperR
     folder = Path(runs)
     measured, loops = find_runs(folder)
     used = best_loops(loops)
-    counts = read_json(folder / COUNTS, "counts") if (folder / COUNTS).exists() else {}
+    counts = read_counts(folder / COUNTS) if (folder / COUNTS).exists() else {}
     path = Path(peers) if peers is not None else folder / PEERS
     times = read_peers(path) if peers is not None or path.exists() else None
     tables = []
@@ -143,15 +147,25 @@ def paper_report(runs: str | Path, *, peers: str | Path | None = None) -> PaperR
             tables.append(_models(paper, measured))
     experiments = []
     for path, files in walk(folder):
-        if "results.json" not in files:
-            continue
-        results = read_json(path / "results.json", "results of an experiment")
-        said = [conclusion(results)] if results["variants"] else []
-        said += [curve_conclusion(results)] if results["curves"] else []
-        experiments.append({**results, "conclusion": " ".join(said), "folder": path.name})
+        results = read_results(path) if RESULTS in files else None
+        if results is not None:
+            experiments.append({**results, **_said(path, results), "place": path.relative_to(folder).as_posix()})
     return PaperReport(
         source=folder.resolve().name, tables=tuple(tables), loops=tuple(used), experiments=tuple(experiments)
     )
+
+
+def _said(path: Path, results: Mapping[str, Any]) -> dict[str, str]:
+    """An experiment's conclusion.
+
+    :raises DataError: if its numbers are not there.
+    """
+    try:
+        said = [conclusion(results)] if results["variants"] else []
+        said += [curve_conclusion(results)] if results["curves"] else []
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path / RESULTS} is damaged ({error!r}): run the experiment's command again") from error
+    return {"conclusion": " ".join(said)}
 
 
 def _table(paper: PaperTable, rows: Sequence[Row], notes: Sequence[str] = ()) -> Table:
@@ -257,12 +271,14 @@ def _curves(paper: PaperTable, loops: Sequence[Loop]) -> Table:
     for row in paper.rows:
         cells = []
         for strategy, value in zip(paper.columns, row.values, strict=True):
-            found = point(loops, strategy, float(row.key), paper.metric)
-            cells.append(Cell(paper=value, here=sum(found) / len(found) if found else None))
+            points = mean_points([loop for loop in loops if loop.strategy == strategy], paper.metric)
+            found = min(points, key=lambda point: abs(point.share - float(row.key)), default=None)
+            near = found is not None and abs(found.share - float(row.key)) < NEAR
+            cells.append(Cell(paper=value, here=found.mean if found is not None and near else None))
         rows.append(Row(name=f"{100 * float(row.key):g} %", cells=tuple(cells)))
     notes = []
     if loops:
         seeds = [sum(loop.strategy == strategy for loop in loops) for strategy in paper.columns]
         said = ", ".join(f"{name} {count}" for name, count in zip(paper.headings, seeds, strict=True) if count)
-        notes.append(f"Here: {'; '.join(loops[0].notes)}. Loops (seeds): {said}.")
+        notes.append(f"Here: {'; '.join(loop_notes(loops[0]))}. Loops (seeds): {said}.")
     return _table(paper, rows, notes)

@@ -9,38 +9,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qa_edge.evaluation_page import html_document, inline_svg
 from qa_edge.experiments.report import Cell, PaperReport, Table
-from qa_edge.experiments.report_plots import report_figures
+from qa_edge.experiments.report_plots import picture_key, report_figures
 from qa_edge.experiments.report_text import (
     READING,
     TITLE,
     experiment_said,
+    experiment_title,
     picture_notes,
     pictures_of,
     report_text,
     row_note,
 )
+from qa_edge.html_page import html_document, inline_svg
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import atomic_write
 
 PAGE, TEXT, PICTURES = "report.html", "report.md", "pictures"
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #2b323b; background: #fff; max-width: 980px; margin: 2.5em auto;
-  padding: 0 1.2em; overflow-wrap: anywhere }
-h1 { font-size: 1.5em; line-height: 1.25 } h2 { font-size: 1.15em; margin-top: 2.4em } h3 { font-size: 1em }
-p.rule, p.note, footer { color: #444b55; font-size: 0.9em }
-svg { width: 100%; height: auto; margin: 0.6em 0 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9em }
-th, td { text-align: right; padding: 0.25em 0.8em; border-bottom: 1px solid #e8eaee; font-weight: normal;
-  vertical-align: top }
+_STYLE = """\
+body { max-width: 980px }
+th, td { padding: 0.25em 0.8em; vertical-align: top }
 tr { break-inside: avoid }
 @page { size: A4 landscape; margin: 12mm }
-th:first-child, td:first-child { text-align: left; padding-left: 0 } th { color: #444b55 }
 td { overflow-wrap: normal } td:first-child { white-space: nowrap } .wide { overflow-x: auto }
-.note { text-align: left; color: #444b55; font-size: 0.88em; min-width: 14em }
+.note { text-align: left; color: #444b55; font-size: 0.9em } td.note, th.note { min-width: 14em }
 td b { color: #c2410c } td small { color: #444b55; white-space: nowrap } td.missing, td.quoted { color: #6b7280 }
-footer { margin-top: 3em }
 """
 ABOUT = (
     "Scores are those of SQuAD v1.1's official script, in per cent. Development data were used for these numbers alone,"
@@ -92,11 +85,12 @@ def report_page(report: PaperReport, figures: Mapping[str, Any]) -> str:
     if report.experiments:
         parts.append("<h2>Experiments</h2>")
     for found in report.experiments:
-        parts.append(f"<h3>{html.escape(str(found['experiment']))}: {html.escape(str(found['question']))}</h3>")
+        parts.append(f"<h3>{html.escape(experiment_title(found))}</h3>")
         parts.append(f"<p>{_inline(experiment_said(found))}</p>")
-        if found["folder"] in figures:
-            parts.append(inline_svg(figures[found["folder"]], str(found["folder"])))
-    return html_document(TITLE, _STYLE, parts, ABOUT)
+        key = picture_key(found)
+        if key in figures:
+            parts.append(inline_svg(figures[key], key))
+    return html_document(TITLE, parts, ABOUT, style=_STYLE)
 
 
 def _overview(report: PaperReport) -> str:

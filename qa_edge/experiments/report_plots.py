@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qa_edge.experiments.collect import Loop, point
+from qa_edge.active.curve import Loop, draw_points, mean_points
 from qa_edge.experiments.paper import figure_7, paper_tables
 from qa_edge.experiments.report import PaperReport
 from qa_edge.latency_chart import INK, OTHER_COLOUR, OWN_COLOUR, PALE_INK, load_matplotlib, plain_axes
 
 _WIDTH = 8.6
 _COLOURS = (OTHER_COLOUR, OWN_COLOUR, "#1d4ed8", "#15803d", "#7e22ce")
+_NO_WORD = re.compile("[^a-zA-Z0-9-]")
 _METRICS = (("exact_match", "EM"), ("f1", "F1"))
 
 
@@ -26,8 +28,14 @@ def report_figures(report: PaperReport) -> dict[str, Any]:
     for found in report.experiments:
         figure = draw_differences(found)
         if figure is not None:
-            figures[str(found["folder"])] = figure
+            figures[picture_key(found)] = figure
     return figures
+
+
+def picture_key(found: Mapping[str, Any]) -> str:
+    """Of an experiment's picture: one for each place below the runs, fit to name a file, an id and a link."""
+    place = _NO_WORD.sub(lambda sign: f"_{ord(sign[0]):x}_", str(found["place"]))
+    return f"experiment-{place}"
 
 
 def draw_figure_7(report: PaperReport) -> Any:
@@ -67,17 +75,9 @@ def draw_curves(loops: Sequence[Loop]) -> Any:
             colour = _COLOURS[place % len(_COLOURS)]
             printed = [(100 * float(row.key), row.values[place]) for row in table.rows]
             axes.plot(*zip(*printed, strict=True), color=colour, lw=1, ls=":", alpha=0.8)
-            shares = sorted({round(share, 4) for loop in own for share in loop.points})
-            scores = [(share, point(own, strategy, share, metric)) for share in shares]
-            scores = [(share, values) for share, values in scores if values]
-            places = [100 * share for share, _ in scores]
-            seeds = max(len(values) for _, values in scores)
-            label = heading if seeds == 1 else f"{heading}, {seeds} seeds"
-            means = [sum(values) / len(values) for _, values in scores]
-            axes.plot(places, means, color=colour, lw=1.6, marker="o", ms=3.5, label=label)
-            if seeds > 1:
-                low, high = [min(values) for _, values in scores], [max(values) for _, values in scores]
-                axes.fill_between(places, low, high, color=colour, alpha=0.16, lw=0)
+            draw_points(
+                axes, mean_points(own, metric), colour, heading if len(own) == 1 else f"{heading}, {len(own)} seeds"
+            )
         axes.plot([], [], color=PALE_INK, lw=1, ls=":", label="the paper")
         axes.set_title(name, loc="left", fontsize=10, color=INK)
         axes.set_xlabel("labelled questions, %", color=PALE_INK, fontsize=9)

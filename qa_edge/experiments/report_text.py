@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from qa_edge.experiments.paper import figure_7
 from qa_edge.experiments.report import Cell, PaperReport, Row, Table
+from qa_edge.experiments.report_plots import picture_key
 from qa_edge.experiments.results_page import markdown_table
 
 READING = (
@@ -18,7 +19,7 @@ TITLE = "The paper's tables beside these runs"
 def report_text(report: PaperReport, pictures: Mapping[str, str]) -> str:
     """The report as Markdown.
 
-    :param pictures: file of each picture by its key: `figure-7`, `table-4`, an experiment's name.
+    :param pictures: file of each picture by its key, as `report_figures` has them.
     """
     parts = [f"# {TITLE}", f"**{report.summary}** Runs: `{report.source}`.", overview(report), READING]
     for table in report.tables:
@@ -35,9 +36,9 @@ def report_text(report: PaperReport, pictures: Mapping[str, str]) -> str:
     if report.experiments:
         parts.append("## Experiments")
     for found in report.experiments:
-        parts += [f"### {found['experiment']}: {found['question']}", experiment_said(found)]
-        if found["folder"] in pictures:
-            parts.append(f"![Differences]({pictures[found['folder']]})")
+        parts += [f"### {experiment_title(found)}", experiment_said(found)]
+        if picture_key(found) in pictures:
+            parts.append(f"![Differences]({pictures[picture_key(found)]})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,6 +60,12 @@ def picture_notes(report: PaperReport, key: str) -> list[str]:
         return []
     said = [f"{row.name}: {row.note or 'not run'}" for row in report.figure_rows]
     return [f"{figure_7().caption} These runs: {'. '.join(said)}."]
+
+
+def experiment_title(found: Mapping[str, object]) -> str:
+    """Name and question of an experiment, and its folder where that has another name."""
+    place = "" if found["place"] == found["experiment"] else f" (in {found['place']})"
+    return f"{found['experiment']}: {found['question']}{place}"
 
 
 def experiment_said(found: Mapping[str, object]) -> str:

@@ -17,14 +17,18 @@ from qa_edge.experiments.definitions import Variant
 from qa_edge.experiments.records import question_scores, read_evaluations, read_record
 from qa_edge.experiments.runner import Plan, Run
 from qa_edge.question_scores import QuestionScores
+from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
 from qa_edge.significance import ALPHA, RESAMPLES, bootstrap
 from qa_edge.squad import read_squad, references
 from qa_edge.system_comparison import compare_scores
 from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.files import atomic_write, read_json
 
 FORMAT_VERSION = 1
+RESULTS = "results.json"
 METRICS = ("exact_match", "f1")
+_KEYS = {"format_version", "experiment", "question", "size", "tests", "runs", "baseline", "variants", "curves"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +185,31 @@ def _curves(done: Sequence[Done]) -> dict[str, Any] | None:
     }
 
 
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """The results of an experiment's folder; None if a file of this name is something else's.
+
+    :raises DataError: if they are an experiment's, but damaged or of another format.
+    """
+    own = (folder / RECIPE).exists() and read_recipe(folder).get("kind") == "experiment"
+    try:
+        found = read_json(folder / RESULTS, "results of an experiment")
+    except DataError:
+        if own:
+            raise
+        return None
+    ours = isinstance(found, dict) and found.keys() >= _KEYS
+    if not ours and not own:
+        return None
+    runs = found["runs"] if ours else None
+    counted = isinstance(runs, dict) and all(isinstance(runs.get(name), int) for name in ("finished", "planned"))
+    if not counted or found["format_version"] != FORMAT_VERSION:
+        raise DataError(
+            f"{folder / RESULTS} is damaged or not of format {FORMAT_VERSION}: run the experiment's command again"
+        )
+    return dict(found)
+
+
 def write_results(folder: Path, results: Mapping[str, Any], page: str) -> None:
     """Write `results.json`, and `results.md` for a person."""
-    from qa_edge_runtime.files import atomic_write
-
-    atomic_write(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     atomic_write(folder / "results.md", page)

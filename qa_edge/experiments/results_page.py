@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qa_edge.noise import NOISES
+from qa_edge.significance import p_value_text
 
 _SAID = {
     "dev": "paragraphs",
@@ -127,7 +128,7 @@ def _scores_table(results: Mapping[str, Any], key: str) -> str:
                 continue
             test = difference[metric]
             interval = f"{100 * test['low']:+.2f} to {100 * test['high']:+.2f}"
-            cells += [f"{100 * test['difference']:+.2f} ({interval})", _p(test["p_value"])]
+            cells += [f"{100 * test['difference']:+.2f} ({interval})", p_value_text(test["p_value"])]
         cells += [", ".join(f"{value:.2f}" for value in scores[metric]["by_seed"].values()) for metric, _ in _NAMES]
         rows.append(cells)
     note = (
@@ -231,7 +232,3 @@ def markdown_table(rows: list[list[str]]) -> str:
     """A table whose first row is its head; all columns but the first are numbers."""
     marks = ["---", *("---:" for _ in rows[0][1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], marks, *rows[1:]))
-
-
-def _p(value: float) -> str:
-    return f"{value:.1e}" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

@@ -12,10 +12,11 @@ from qa_edge.accelerator import open_processes
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import CLUSTERS, Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
+from qa_edge.experiments.lineage import describe_teacher
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
 from qa_edge.lock import holding
-from qa_edge.recipe import settle_recipe
+from qa_edge.recipe import model_entry, settle_recipe
 from qa_edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,14 +132,13 @@ class Plan:
         """What the experiment's folder belongs to; more seeds, test sets or variants may be added later."""
         # How far a loop goes decides nothing before: one that ended at 40 % is gone on with to 100 %.
         budget = {name: value for name, value in asdict(self.budget).items() if name in ("share", "epochs")}
-        teacher, encoder = self.sources.teacher, self.sources.encoder
+        models = {name: getattr(self.sources, name) for name in ("teacher", "encoder", "sentence_encoder")}
         return {
             "kind": "experiment",
             "experiment": self.experiment.name,
             "inputs": self.sources.hashes(),
             "budget": budget,
-            "teacher": None if teacher is None else Path(teacher).name,
-            "encoder": None if encoder is None else Path(encoder).name,
+            "models": {name: model_entry(model) for name, model in models.items() if model is not None},
             "train": dict(self.train),
             "student": self.sizes(Variant(name="", said="")),
             "teach": dict(self.teach),
@@ -245,7 +245,7 @@ class _Work:
             for test in self.tests:
                 evaluate_run(folder, test.key, test.path, of=test.of, model=teacher, windows=self.windows, log=self.log)
             write_record(
-                folder, {"experiment": self.plan.experiment.name, "role": "teacher", "name": Path(teacher).name}
+                folder, {"experiment": self.plan.experiment.name, "kind": "teacher", **describe_teacher(teacher)}
             )
         self.state.wait_for_everyone()
 

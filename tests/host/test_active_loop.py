@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,10 +17,12 @@ from tiny_models import all_texts, tiny_squad, write_tiny_squad, write_tiny_teac
 from tiny_teacher import ran, run
 from two_processes import in_two_processes
 
+from qa_edge.active.clusters import SentenceEncoder
 from qa_edge.active.curve import draw_curves, read_curves
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.active.loop import run_loop
 from qa_edge.experiments.collect import find_runs
+from qa_edge.recipe import model_entry
 from qa_edge.squad import read_squad
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -256,7 +259,10 @@ def write_loop(folder: Path, strategy: str, seed: int, scores: dict[float, float
     learner = {"kind": changed.pop("kind", "teacher")}
     settings = {**asdict(LoopSettings(strategy=strategy, seed=seed)), **changed}
     del settings["budget"]  # of which the recipe does not know
-    cycles = [{"share": share, "scores": {"f1": f1, "exact_match": f1 - 1}} for share, f1 in scores.items()]
+    cycles = [
+        {"share": share, "questions": round(1000 * share), "scores": {"f1": f1, "exact_match": f1 - 1}}
+        for share, f1 in scores.items()
+    ]
     folder.mkdir()
     recipe = {"format_version": 1, "inputs": inputs, "loop": settings, "learner": learner}
     (folder / "recipe.json").write_text(json.dumps(recipe))
@@ -355,6 +361,21 @@ def test_two_processes_go_through_one_loop_however_late_one_is(
     assert (tmp_path / "killed" / "config.json").exists()
 
 
+def test_each_sort_of_learner_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """What a teacher and a student score with all labels has no mean."""
+    teacher = write_loop(tmp_path / "teacher", "margin", 0, {0.01: 10, 1.0: 80})
+    student = write_loop(tmp_path / "student", "margin", 0, {0.01: 5, 1.0: 40}, kind="student")
+    draw_curves([teacher, student], tmp_path / "curve.svg")
+    shown = (tmp_path / "curve.svg").read_text()
+    assert "<!-- all labels, teacher: 80.00 -->" in shown and "<!-- all labels, student: 40.00 -->" in shown
+    # A loop that begins with everything is the line of its own sort, and does not hide the other's.
+    everything = write_loop(tmp_path / "whole", "random", 0, {1.0: 81}, first=1.0)
+    draw_curves([teacher, student, everything], tmp_path / "curve.svg")
+    shown = (tmp_path / "curve.svg").read_text()
+    assert "<!-- all labels, whole: 81.00 -->" in shown and "<!-- all labels, student: 40.00 -->" in shown
+    assert "all labels, teacher" not in shown
+
+
 def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) -> None:
     squad, dev = write_tiny_squad(tmp_path / "squad.json"), write_tiny_squad(tmp_path / "dev.json", articles=1, seed=9)
     encoder = write_tiny_teacher(tmp_path / "encoder", all_texts(tiny_squad()), head=False)
@@ -379,7 +400,8 @@ def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) ->
     )
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     (loop,) = find_runs(tmp_path / "whole")[1]  # as a report finds it
-    assert (loop.kind, loop.strategy, list(loop.points)) == ("teacher", "least-confidence", [p["share"] for p in whole])
+    assert (loop.kind, loop.strategy, loop.pool) == ("teacher", "least-confidence", 108)
+    assert list(loop.points) == pytest.approx([point["share"] for point in whole], abs=1e-4)
     for options, message in (
         (("--strategy", "best"), "unknown strategy 'best'; there are random"),
         (("--strategy", "disagreement"), "needs a student with a teacher"),
@@ -400,3 +422,29 @@ def test_the_command_fine_tunes_and_goes_on(tmp_path: Path, one_thread: None) ->
     assert changed.exit_code == 1
     assert changed.stderr.count("\n") == 1
     assert "was begun with squad of SHA-256" in changed.stderr
+
+
+def test_a_loop_goes_on_with_the_same_encoders_wherever_they_lie_and_with_no_others(tmp_path: Path) -> None:
+    squad = write_tiny_squad(tmp_path / "squad.json", articles=1)
+    encoder, other = (write_tiny_teacher(tmp_path / f"{seed}", all_texts(tiny_squad()), seed=seed) for seed in (0, 1))
+    moved = Path(shutil.copytree(encoder, tmp_path / "elsewhere" / "moved"))
+
+    class Tuned(Parrot):
+        def __init__(self, path: Path) -> None:
+            super().__init__()
+            self.path = path
+
+        def recipe(self) -> dict[str, Any]:
+            return {"encoder": model_entry(str(self.path))}
+
+    settings = LoopSettings(strategy="least-confidence-clusters", first=0.5, budget=0.5)
+
+    def loop(learner: Path, sentences: Path) -> None:
+        run_loop(squad, Tuned(learner), tmp_path / "l", settings=settings, encoder=SentenceEncoder.load(str(sentences)))
+
+    loop(encoder, encoder)
+    loop(moved, moved)
+    with pytest.raises(DataError, match="was begun with encoder of SHA-256"):
+        loop(other, encoder)
+    with pytest.raises(DataError, match="was begun with sentence-encoder of SHA-256"):
+        loop(encoder, other)

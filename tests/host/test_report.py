@@ -2,73 +2,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from paper_runs import HARD, KD, cell, write, write_loop, write_run
 from tiny_teacher import EXAMPLE, ran, run
 
 from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.paper import paper_tables, train_questions, whole_size
-from qa_edge.experiments.report import PaperReport, paper_report
-from qa_edge.train import TrainSettings
+from qa_edge.experiments.report import paper_report
 from qa_edge_runtime.errors import DataError
 
 PEERS = Path(__file__).parents[2] / "docs" / "benchmarks" / "peers.json"
 CELLS = {"1": 12, "2": 10, "3": 14, "4": 55, "5": 55, "6": 12, "7": 18, "8": 18}
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def write_run(
-    folder: Path,
-    f1: float,
-    *,
-    train: Mapping[str, Any],
-    total: int = 10_570,
-    share: float = 1.0,
-    questions: int = 83_000,
-    chosen: bool = False,
-    others: Mapping[str, float] | None = None,
-    taught: bool = True,
-) -> None:
-    """A run as distill and an experiment leave it, without what the report does not read."""
-    settings = {**vars(TrainSettings()), **train}
-    recipe = {"kind": "distill", "inputs": {}, "teacher": None if taught else "none", "student": {"preset": "paper"}}
-    write(folder / "recipe.json", {"format_version": 1, **recipe, "train": settings})
-    data = {"questions": questions, "share": share, "name": "train-v1.1.json", "chosen": chosen}
-    write(folder / "experiment.json", {"format_version": 1, "kind": "distill", "data": data, "teacher": None})
-    scores = {"dev": f1, **(others or {})}
-    sizes = {"dev": total, "AddSent": 3560, "AddOneSent": 1787}
-    found = {
-        key: {"on": f"{key}.json", "exact_match": value - 10, "f1": value, "total": sizes[key], "of": sizes[key]}
-        for key, value in scores.items()
-    }
-    write(folder / "evaluations.json", found)
-
-
-def write_loop(folder: Path, strategy: str, scores: Mapping[float, float], *, pool: int = 8000) -> None:
-    loop = {"strategy": strategy, "step_of": "whole", "start": "pretrained"}
-    learner = {"kind": "teacher", "encoder": "some/folder/minilm"}
-    write(folder / "recipe.json", {"format_version": 1, "kind": "active", "loop": loop, "learner": learner})
-    cycles = [
-        {
-            "cycle": number,
-            "questions": round(share * pool),
-            "share": share,
-            "scores": {"exact_match": value - 10, "f1": value, "total": 2000},
-        }
-        for number, (share, value) in enumerate(scores.items())
-    ]
-    write(folder / "curve.json", {"strategy": strategy, "cycles": cycles})
-
-
-HARD, KD = {"rho": 0.0, "mse_weight": 0.0}, {"mse_weight": 0.0}
 
 
 @pytest.fixture
@@ -94,16 +41,11 @@ def runs(tmp_path: Path) -> Path:
     write_run(folder / "table6/kd-chosen-seed0", 60.0, train=KD, chosen=True, questions=33_000)
     for seed, lift in enumerate((0.0, 2.0)):
         points = {0.01: 40.0 + lift, 0.1: 60.0 + lift, 0.4: 70.0 + lift}
-        write_loop(folder / f"table4/least-confidence-seed{seed}", "least-confidence", points)
+        write_loop(folder / f"table4/least-confidence-seed{seed}", "least-confidence", points, seed=seed)
     write_loop(folder / "table4/random-seed0", "random", {0.01: 40.0, 0.1: 58.0})
     # What a loop trains in its cycles is no run of its own.
     write(folder / "table4/random-seed0/cycle-000/model/recipe.json", {"format_version": 1, "kind": "teach"})
     return folder
-
-
-def cell(report: PaperReport, number: str, name: str, column: int = 0) -> tuple[float | None, float]:
-    (row,) = (row for row in report.table(number).rows if row.name == name)
-    return row.cells[column].here, row.cells[column].paper
 
 
 def test_the_papers_numbers_agree_with_its_own_text() -> None:
