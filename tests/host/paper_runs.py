@@ -67,7 +67,7 @@ def write_loop(
     settings = {**asdict(TeachSettings()), **(teach or {})}
     del loop["budget"], settings["seed"]  # which the recipe does not have
     inputs = {"squad": {"path": f"/pool-{pool}.json", "sha256": str(pool)}}
-    learner = learner or {"kind": "teacher", "encoder": "some/folder/minilm", "settings": settings}
+    learner = learner or {"kind": "teacher", "encoder": {"name": "minilm", "sha256": 64 * "a"}, "settings": settings}
     recipe = {"format_version": 1, "kind": "active", "inputs": inputs, "loop": loop, "learner": learner}
     write(folder / "recipe.json", recipe)
     cycles = [
@@ -89,7 +89,7 @@ def write_teacher(folder: Path, squad: Path, f1: float, **changed: Any) -> None:
     """An encoder that qa-edge teach fine-tuned on a SQuAD file."""
     inputs = {"squad": asdict(Input.of(squad, "SQuAD file"))}
     train = {**asdict(TeachSettings()), **changed}
-    recipe = {"kind": "teach", "encoder": "some/bert-large", "inputs": inputs, "train": train}
+    recipe = {"kind": "teach", "encoder": {"name": "bert-large"}, "inputs": inputs, "train": train}
     write(folder / "recipe.json", {"format_version": 1, **recipe})
     write(folder / "scores.json", {"exact_match": f1 - 10, "f1": f1, "total": 10_570, "on": "dev.json", "sha256": "d"})
 
