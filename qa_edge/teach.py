@@ -31,7 +31,7 @@ from qa_edge.scores import settle_scores
 from qa_edge.settings import require_types
 from qa_edge.squad import Squad, read_squad, references
 from qa_edge.teacher import Teacher
-from qa_edge.windows import Example, encode_examples, padded_width, token_batches
+from qa_edge.windows import Example, encode_examples, token_batches
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.scoring import Scores, score_predictions
 
@@ -251,24 +251,14 @@ class _FineTuning:
     def _loss(self, examples: list[Example]) -> Tensor:
         """Cross-entropy of start and end over the window's pieces, their mean."""
         device = self.accelerator.device
-        width = min(padded_width(max(len(example.ids) for example in examples)), self.teacher.window)
-        ids = torch.full((len(examples), width), self.teacher.tokenizer.pad_token_id or 0)
-        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = torch.from_numpy(example.ids)
-            mask[row, : len(example.ids)] = 1
-            if example.types is not None:
-                types[row, : len(example.ids)] = torch.from_numpy(example.types)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if examples[0].types is not None:
-            inputs["token_type_ids"] = types
-        output = self.teacher.model(**{name: value.to(device) for name, value in inputs.items()})
+        inputs = self.teacher.padded(examples)
+        output = self.teacher.model(**inputs)
         loss = torch.zeros((), device=device)
         for logits, targets in (
             (output.start_logits, [example.start for example in examples]),
             (output.end_logits, [example.end for example in examples]),
         ):
-            kept = logits.float().masked_fill(mask.to(device) == 0, torch.finfo(torch.float32).min)
+            kept = logits.float().masked_fill(inputs["attention_mask"] == 0, torch.finfo(torch.float32).min)
             loss = loss + F.cross_entropy(kept, torch.tensor(targets, device=device)) / 2
         return loss
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -53,6 +53,20 @@ class Window:
     first_position: int
     first_piece: int
     pieces: int
+
+
+class Encoded(Protocol):
+    """A window's pieces, and which of its two texts each is of, where the model asks for that."""
+
+    @property
+    def ids(self) -> list[int] | np.ndarray:
+        """Of the pieces, question and special ones included."""
+        ...
+
+    @property
+    def types(self) -> list[int] | np.ndarray | None:
+        """0 for the question's pieces, 1 for the context's."""
+        ...
 
 
 class Teacher:
@@ -251,25 +265,29 @@ class Teacher:
                 margins[window.question][here] = np.maximum(margin, margins[window.question][here])
         return results
 
+    def padded(self, windows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """Windows as the model's inputs on its device: int64, each of shape (windows, padded pieces)."""
+        import torch
+
+        width = min(padded_width(max(len(window.ids) for window in windows)), self.window)
+        ids = torch.full((len(windows), width), self.tokenizer.pad_token_id or 0)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, window in enumerate(windows):
+            ids[row, : len(window.ids)] = torch.as_tensor(window.ids)
+            mask[row, : len(window.ids)] = 1
+            if window.types is not None:
+                types[row, : len(window.ids)] = torch.as_tensor(window.types)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if windows[0].types is not None:
+            inputs["token_type_ids"] = types
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
     def _forward(self, windows: Sequence[Window], precision: str) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        longest = max(len(window.ids) for window in windows)
-        width = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.window)
-        ids = torch.full((len(windows), width), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros_like(ids)
-        types = torch.zeros_like(ids)
-        for row, window in enumerate(windows):
-            ids[row, : len(window.ids)] = torch.tensor(window.ids)
-            mask[row, : len(window.ids)] = 1
-            if window.types is not None:
-                types[row, : len(window.ids)] = torch.tensor(window.types)
-        inputs: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
-        if windows[0].types is not None:
-            inputs["token_type_ids"] = types
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            output = self.model(**{name: value.to(self.device) for name, value in inputs.items()})
+            output = self.model(**self.padded(windows))
         return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
 
 
@@ -330,10 +348,15 @@ def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[int]
     order = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
     batch: list[int] = []
     for i in order:
-        width = -(-len(windows[i].ids) // LENGTH_STEP) * LENGTH_STEP
+        width = padded_width(len(windows[i].ids))
         if batch and width * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(i)
     if batch:
         yield batch
+
+
+def padded_width(length: int) -> int:
+    """Length of a padded window: a backend that prepares a kernel for each shape meets few."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP

@@ -8,11 +8,10 @@ import numpy as np
 
 from qa_edge.progress import progress
 from qa_edge.squad import Squad
-from qa_edge.teacher import Pieces, Teacher, Window
+from qa_edge.teacher import Pieces, Teacher, Window, padded_width
 from qa_edge_runtime.errors import DataError
 
 ENCODE_QUESTIONS = 512
-LENGTH_STEP = 32
 # Windows are sorted by length within groups of this many: little padding, and an order that stays random.
 GROUP_WINDOWS = 4096
 
@@ -78,8 +77,3 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, *, seed: int, epoch: i
                 begin = place
         batches.append(group[begin:])
     return [batches[i] for i in generator.permutation(len(batches))]
-
-
-def padded_width(length: int) -> int:
-    """Length of a padded window: a backend that prepares a kernel for each shape meets few."""
-    return -(-length // LENGTH_STEP) * LENGTH_STEP

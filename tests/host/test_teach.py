@@ -9,8 +9,8 @@ from tiny_teacher import Workshop, ran, run, write_example_squad, write_example_
 
 from qa_edge.squad import read_squad
 from qa_edge.teach import TeachSettings, batches_of_process
-from qa_edge.teacher import Teacher
-from qa_edge.windows import encode_examples, padded_width, token_batches
+from qa_edge.teacher import Teacher, padded_width
+from qa_edge.windows import encode_examples, token_batches
 from qa_edge_runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
