@@ -305,6 +305,8 @@ def _deviations(recipe: Mapping[str, Any], taught: bool) -> list[str]:
             found.append(f"{_SHORT[name]} {train[name]:g}")
     if train.get("noise"):
         found.append("questions with noise")
+    if train.get("layers_weight"):
+        found.append(f"the teacher's layers, weight {train['layers_weight']:g}")
     return found
 
 
