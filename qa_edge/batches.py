@@ -17,6 +17,7 @@ from qa_edge.labels import Labels
 from qa_edge.noisy_questions import Noisy
 from qa_edge.paragraphs import Others
 from qa_edge.progress import progress
+from qa_edge.states import LayerStates
 from qa_edge.student.qanet import Batch
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -40,6 +41,8 @@ class Targets:
     :param piece_lengths: pieces of each context that the student sees, int64, shape (batch,).
     :param others: the questions to which the batch's last rows, one each, put another paragraph of their article, which
         does not hold the answer, int64; all the rest here is of the rows before these.
+    :param states: the teacher's reduced states at student tokens (`states`), float32, shape (batch, tokens, numbers);
+        zeros where there are none.
     """
 
     start: Tensor
@@ -49,6 +52,7 @@ class Targets:
     piece_logits: Tensor | None = None
     piece_lengths: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     others: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    states: Tensor | None = None
 
 
 Record = TypeVar("Record", Batch, Targets)
@@ -130,6 +134,7 @@ class TrainingData:
     :param strategy: alignment of the teacher's pieces with the student's tokens (`align.STRATEGIES`).
     :param context_limit: tokens of a context that training sees; an answer beyond it is left to the teacher.
     :param questions: places in the SQuAD file of the questions that are trained on; None takes all of the features.
+    :param states: the teacher's layers, of some of the questions.
     :raises DataError: if the labels were made from other data, or there is nothing to train on.
     """
 
@@ -141,6 +146,7 @@ class TrainingData:
         strategy: str = "rule",
         context_limit: int = 400,
         questions: Collection[int] | None = None,
+        states: LayerStates | None = None,
     ) -> None:
         if context_limit < 1:
             raise InputError(f"context limit is {context_limit} tokens, expected at least 1")
@@ -159,6 +165,9 @@ class TrainingData:
         if labels is not None:
             labels.require(features.manifest["squad_sha256"])
             self._align(labels, strategy)
+        self.states = states
+        if states is not None:
+            states.require(features)
 
     def _align(self, labels: Labels, strategy: str) -> None:
         features = self.features
@@ -218,6 +227,10 @@ class TrainingData:
         start, end = start.masked_fill(beyond, -1), end.masked_fill(beyond, -1)
         if self.labels is None:
             return Targets(start=start, end=end)
+        states = None
+        if self.states is not None:
+            numbers = self.features.question_number[rows].tolist()
+            states = torch.from_numpy(self.states.batch(numbers, width, self.limit))
         contexts = self.features.question_context[rows]
         lengths = [self.pieces_seen[context] for context in contexts]
         aligned_logits = np.zeros((len(rows), 2, width), np.float32)
@@ -238,6 +251,7 @@ class TrainingData:
             aligned=torch.from_numpy(aligned),
             piece_logits=torch.from_numpy(piece_logits),
             piece_lengths=torch.tensor(lengths),
+            states=states,
         )
 
 

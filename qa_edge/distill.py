@@ -23,6 +23,7 @@ from qa_edge.scores import settle_scores
 from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
+from qa_edge.states import LayerStates, states_folder
 from qa_edge.student.config import StudentConfig, preset_config
 from qa_edge.student.fused import missing
 from qa_edge.student.qanet import QANet, count_parameters
@@ -117,6 +118,8 @@ class Recipe:
         # The rules first: hashing gigabytes of vectors takes a while.
         cls(inputs={name: Input(path=str(path), sha256="") for name, path in given.items()}, **values)
         inputs = {name: Input.of(path, _NOUNS[name], _MARKS[name]) for name, path in given.items()}
+        if values.get("train", TrainSettings()).layers_weight:
+            inputs["states"] = Input.of(states_folder(given.get("labels")), "states", MANIFEST)
         return cls(inputs=inputs, **values)
 
     def to_json(self) -> dict[str, Any]:
@@ -212,7 +215,10 @@ def distill(
             strategy=settings.alignment,
             context_limit=settings.context_limit,
             questions=_questions(recipe),
+            states=LayerStates(recipe.inputs["states"].checked("states")) if "states" in recipe.inputs else None,
         )
+        if data.states is not None:
+            log(f"{data.states.share_of(data):.1%} of the questions have the teacher's states")
         if labels is not None:
             log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
         heldout = _heldout(features, settings.seed)

@@ -12,8 +12,8 @@ class FlatParameters:
     A student has 150 small tensors; handling them one by one costs more than the arithmetic.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.named = [(name, parameter) for name, parameter in model.named_parameters()]
+    def __init__(self, *models: nn.Module) -> None:
+        self.named = [named for model in models for named in model.named_parameters()]
         self.parameter = nn.Parameter(torch.cat([p.detach().flatten() for _, p in self.named]))
         self.parameter.grad = torch.zeros_like(self.parameter)
         place = 0

@@ -100,7 +100,7 @@ def label(
         "stride": settings.stride,
         "precision": precision,
     }
-    size = _settle_manifest(folder, manifest)["shard_questions"]
+    size = settle_manifest(folder, manifest)["shard_questions"]
     shards = -(-len(items) // size)
     if process == 0 and not (folder / CONTEXTS).exists():
         _write_context_pieces(folder, squad, teacher)
@@ -201,7 +201,7 @@ def _read_ragged(path: Path, names: tuple[str, ...], rows: int | None = None) ->
     return tensors
 
 
-def _settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of a new folder, or check that of an old one; the folder's own is returned."""
     path = folder / "manifest.json"
     if not path.exists():
@@ -232,7 +232,7 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
             part = contexts[first : first + ENCODED_CONTEXTS]
             pieces += teacher.encode([""] * len(part), part)[1]
             advance(len(part))
-    _write_tensors(
+    write_tensors(
         folder / CONTEXTS,
         {
             "offsets": offsets_of([len(p.starts) for p in pieces]),
@@ -244,7 +244,7 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
 
 def write_shard(path: Path, logits: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """Write the start and end logits of a shard's questions, each of shape (pieces of its context,)."""
-    _write_tensors(
+    write_tensors(
         path,
         {
             "offsets": offsets_of([len(start) for start, _ in logits]),
@@ -254,7 +254,8 @@ def write_shard(path: Path, logits: Sequence[tuple[np.ndarray, np.ndarray]]) -> 
     )
 
 
-def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays as safetensors, whole or not at all."""
     from safetensors.numpy import save
 
     atomic_write(path, save(tensors))

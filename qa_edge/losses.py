@@ -49,13 +49,14 @@ class LossTerms(NamedTuple):
 
     `total` is the mean of the questions' own weighted sums. `hard` is the mean over the questions that have an answer,
     `soft` over those with an aligned token, `mse` over those with a piece, so `total` is their weighted sum only
-    when all questions have all three.
+    when all questions have all three. Where layers are distilled too, `total` has their weighted term (`layers`).
     """
 
     total: Tensor
     hard: Tensor
     soft: Tensor
     mse: Tensor
+    layers: Tensor | None = None
 
 
 class OtherLogits(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,14 +244,30 @@ class Teacher:
         :param batch_tokens: padded tokens in a forward pass.
         :param precision: "bf16", "fp16" or "fp32" for the matrix products.
         """
+        read = self.read(questions, contexts, _span_logits, batch_tokens=batch_tokens, precision=precision)
+        return [TeacherLogits(pieces=pieces, start=both[:, 0], end=both[:, 1]) for pieces, both in read]
+
+    def read(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str],
+        take: Callable[[Any], torch.Tensor],
+        *,
+        batch_tokens: int = 6144,
+        precision: str = "bf16",
+        **options: bool,
+    ) -> list[tuple[Pieces, np.ndarray]]:
+        """Numbers of each piece of each question's whole context, merged from its windows as `logits` says.
+
+        :param take: cuts them from the model's output, shape (windows, positions, numbers).
+        :param options: of the model's call.
+        :returns: the pieces of each question's context and their numbers, float32, shape (pieces, numbers).
+        """
         windows, pieces = self.encode(questions, contexts)
-        results = [
-            TeacherLogits(pieces=p, start=np.zeros(len(p.starts), np.float32), end=np.zeros(len(p.starts), np.float32))
-            for p in pieces
-        ]
+        results: dict[int, np.ndarray] = {}
         margins = [np.full(len(p.starts), -1, np.int64) for p in pieces]
         for batch in _batches(windows, batch_tokens):
-            start, end = self._forward([windows[i] for i in batch], precision)
+            taken = self._forward([windows[i] for i in batch], precision, take, options)
             for row, i in enumerate(batch):
                 window = windows[i]
                 here = slice(window.first_piece, window.first_piece + window.pieces)
@@ -259,11 +275,12 @@ class Teacher:
                 place = np.arange(window.pieces)
                 margin = np.minimum(place, window.pieces - 1 - place)
                 better = margin > margins[window.question][here]
-                result = results[window.question]
-                result.start[here] = np.where(better, start[row, there], result.start[here])
-                result.end[here] = np.where(better, end[row, there], result.end[here])
+                if window.question not in results:
+                    shape = (len(pieces[window.question].starts), taken.shape[2])
+                    results[window.question] = np.zeros(shape, np.float32)
+                results[window.question][here][better] = taken[row, there][better]
                 margins[window.question][here] = np.maximum(margin, margins[window.question][here])
-        return results
+        return [(one, results[question]) for question, one in enumerate(pieces)]
 
     def padded(self, windows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """Windows as the model's inputs on its device: int64, each of shape (windows, padded pieces)."""
@@ -282,13 +299,23 @@ class Teacher:
             inputs["token_type_ids"] = types
         return {name: value.to(self.device) for name, value in inputs.items()}
 
-    def _forward(self, windows: Sequence[Window], precision: str) -> tuple[np.ndarray, np.ndarray]:
+    def _forward(
+        self, windows: Sequence[Window], precision: str, take: Callable[[Any], torch.Tensor], options: dict[str, bool]
+    ) -> np.ndarray:
         import torch
 
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            output = self.model(**self.padded(windows))
-        return output.start_logits.float().cpu().numpy(), output.end_logits.float().cpu().numpy()
+            output = self.model(**self.padded(windows), **options)
+        with torch.inference_mode():
+            taken: np.ndarray = take(output).float().cpu().numpy()
+        return taken
+
+
+def _span_logits(output: Any) -> torch.Tensor:
+    import torch
+
+    return torch.stack([output.start_logits, output.end_logits], -1)
 
 
 def first_line(error: Exception) -> str:

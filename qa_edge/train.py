@@ -17,6 +17,7 @@ from qa_edge.batches import Targets, TrainingData, moved
 from qa_edge.checkpoint import TrainingState, save_checkpoint
 from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import KINDS, interpolate
+from qa_edge.layers import LayerProjections
 from qa_edge.losses import DistillationLoss, LossTerms, OtherLogits, distillation_loss
 from qa_edge.metrics import MetricsLog
 from qa_edge.muon import Muon
@@ -25,6 +26,7 @@ from qa_edge.schedule import SCHEDULES, learning_rate
 from qa_edge.settings import require_types
 from qa_edge.splines import LONGEST, Splines
 from qa_edge.squad import Squad
+from qa_edge.states import NO_STATES
 from qa_edge.student.qanet import Batch, QANet
 from qa_edge.trained import TrainedStudent
 from qa_edge.updates import Updates
@@ -58,6 +60,7 @@ class TrainSettings:
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
+    :param layers_weight: of the distance to the teacher's reduced states (see `layers`); None leaves it out.
     :param table: `int4` rounds the states of words as a bundle's table of 4 bits will, `float32` does not.
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
     :param evaluate_every: updates between evaluations on the held-out articles.
@@ -83,6 +86,7 @@ class TrainSettings:
     context_limit: int = 400
     others: float = 0.0
     noise: float | None = None
+    layers_weight: float | None = None
     ema_ceiling: float | None = None
     evaluate_every: int = 1000
     patience: int | None = None
@@ -123,6 +127,8 @@ class TrainSettings:
             raise InputError(f"others is {self.others}, expected a share of the questions, 0 to 1")
         if self.noise is not None and not 0 < self.noise <= 1:
             raise InputError(f"noise is {self.noise}, expected a share of the questions, above 0 and up to 1")
+        if self.layers_weight is not None and not self.layers_weight > 0:
+            raise InputError(f"layers_weight is {self.layers_weight}, expected a number above 0")
         if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:
             raise InputError(f"ema_ceiling is {self.ema_ceiling}, expected 0 <= ema_ceiling < 1")
         self.loss()
@@ -171,7 +177,12 @@ class Trainer:
         if self.model.rounds_states and self.model.config.hidden % INT4_GROUP:
             raise InputError(f"a table of 4 bits needs a hidden size that is a multiple of {INT4_GROUP}")
         self.model.pool.seed = settings.seed * 1000 + self.accelerator.process_index
-        self.flat = FlatParameters(self.model)
+        self.layers: LayerProjections | None = None
+        if settings.layers_weight:
+            if data.states is None:
+                raise InputError(NO_STATES)
+            self.layers = LayerProjections(self.model.config.hidden, data.states.width).to(self.accelerator.device)
+        self.flat = FlatParameters(self.model, *([self.layers] if self.layers is not None else []))
         self.average = self.flat.weights.clone()
         adam: dict[str, Any] = {
             "lr": settings.rate,
@@ -254,7 +265,7 @@ class Trainer:
         device = self.accelerator.device
         batch, targets = moved(batch, device), moved(targets, device)
         with self.accelerator.autocast():
-            logits = self.model(batch)
+            logits, passes = self.model.with_states(batch)
         mask = torch.arange(logits.shape[2], device=device) < batch.context_lengths.unsqueeze(1)
         questions = len(logits) - len(targets.others)
         own, lengths = logits[:questions], batch.context_lengths[:questions]
@@ -277,7 +288,7 @@ class Trainer:
                 teacher["teacher_pieces"] = targets.piece_logits
                 teacher["piece_mask"] = torch.arange(width, device=device) < pieces.unsqueeze(1)
         start, end = others.joined(own)
-        return distillation_loss(
+        terms = distillation_loss(
             config,
             start_logits=start,
             end_logits=end,
@@ -286,6 +297,10 @@ class Trainer:
             end=targets.end,
             **teacher,
         )
+        if self.layers is None or targets.states is None:
+            return terms
+        layers = self.layers(passes, targets.states)
+        return terms._replace(total=terms.total + (self.settings.layers_weight or 0) * layers, layers=layers)
 
     def _require_finite(self) -> None:
         """Refuse to keep weights that hold no number any more: the state before them is worth more."""
@@ -318,7 +333,9 @@ class Trainer:
         if f1 > state.best_f1 or not scored:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
             if self.accelerator.is_main_process:
-                save_checkpoint(self.run, self.model.config, self.flat.named_arrays(self.average))
+                average = self.flat.named_arrays(self.average)
+                kept = {name: average[name] for name, _ in self.model.named_parameters()}
+                save_checkpoint(self.run, self.model.config, kept)
         else:
             state.evaluations_without_gain += 1
         patience = self.settings.patience

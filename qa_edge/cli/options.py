@@ -38,6 +38,11 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
         None,
         "Share of the questions asked in lower case, mistyped or unpunctuated; of features with --noisy.",
     ),
+    "layers_weight": (
+        click.FloatRange(0, min_open=True),
+        None,
+        "Weight of the distance to the teacher's layers; of labels with --states.",
+    ),
     "ema_ceiling": (
         click.FloatRange(0, 1),
         None,

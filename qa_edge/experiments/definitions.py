@@ -226,6 +226,20 @@ _ALL = (
             ),
         ),
     ),
+    Experiment(
+        name="layers",
+        question="What do the teacher's layers teach beside its logits?",
+        baseline="rule",
+        variants=(
+            Variant(name="rule", said="KD, rule alignment", train=_KD),
+            *(
+                Variant(
+                    name=f"layers-{weight:g}", said=f"KD + layers {weight:g}", train={**_KD, "layers_weight": weight}
+                )
+                for weight in (0.1, 1.0, 10.0)
+            ),
+        ),
+    ),
     ensemble(("first", "second")),
     Experiment(
         name="table2",

@@ -119,6 +119,10 @@ class Sources:
         if missing:
             asked = " ".join(f"--labels {name}=FOLDER" for name in missing)
             raise InputError(f"experiment {experiment.name} needs {asked}, or others of two teachers or more")
+        if any(variant.train.get("layers_weight") for variant in experiment.variants):
+            from qa_edge.states import LayerStates, states_folder
+
+            LayerStates(states_folder(self.labels.get("only")))
         if AVERAGE in wanted:
             from qa_edge.ensemble import require_alike
             from qa_edge.labels import Labels

@@ -99,6 +99,13 @@ class QANet(nn.Module):
 
         :returns: float32, shape (batch, 2, context_tokens); padding holds -1e4.
         """
+        return self.with_states(batch)[0]
+
+    def with_states(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """Start and end logits, and what the output layer reads of each pass before dropout.
+
+        :returns: the logits as `forward` gives them, and a state a pass, each of shape (batch, context_tokens, hidden).
+        """
         table = self.token(batch.word_vectors, batch.unknown, batch.character_ids)
         if self.rounds_states:
             table = round_to_int4(table)
@@ -109,14 +116,15 @@ class QANet(nn.Module):
         context = self._encode(F.embedding(batch.context, table), context_keep, context_bias)
         question = self._encode(F.embedding(batch.question, table), question_keep, question_bias)
         x = self.fusion(self.dropout(context), self.dropout(question), context_bias, question_bias)
-        outputs = []
+        states, outputs = [], []
         for _ in range(self.config.passes):
             x = self._model_pass(x, context_keep, context_bias)
-            outputs.append(self.dropout(self.output_norm(x)))
+            states.append(self.output_norm(x))
+            outputs.append(self.dropout(states[-1]))
         first, second, third = outputs
         start = self.start(torch.cat([first, second], -1)).squeeze(-1)
         end = self.end(torch.cat([first, third], -1)).squeeze(-1)
-        return torch.stack([start, end], 1).float() + context_bias
+        return torch.stack([start, end], 1).float() + context_bias, states
 
     def _encode(self, x: Tensor, keep: Tensor, bias: Tensor) -> Tensor:
         x = self.dropout(x + position_signal(x.shape[1], x.shape[2], x.device).to(x.dtype))
