@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qa_edge.squad import Article, Paragraph, Squad
+from qa_edge_runtime.errors import InputError
+
+SHARE_SEED = 0
+"""Of which articles a share is drawn: the same for all runs of all experiments, so that shares can be compared."""
 
 
 class TrainingParagraph(NamedTuple):
@@ -16,6 +21,14 @@ class TrainingParagraph(NamedTuple):
     context: int
     question: int
     paragraph: Paragraph
+
+
+def drawn_articles(count: int, share: float, seed: int = SHARE_SEED) -> NDArray[np.int64]:
+    """Places of a share of so many articles, one at least, in order; a larger share holds all of a smaller one."""
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share}, expected 0 < share <= 1")
+    wanted = max(1, round(share * count))
+    return np.sort(np.random.default_rng(seed).permutation(count)[:wanted])
 
 
 def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[TrainingParagraph], Squad]:

@@ -14,6 +14,7 @@ from qa_edge.features import TOKENIZER, Features, offsets_of, read_tensors
 from qa_edge.labels import FORMAT_VERSION, SHARD_QUESTIONS, LabelSettings, settle_manifest, shard_name, write_tensors
 from qa_edge.progress import progress
 from qa_edge.shards import MANIFEST, read_manifest
+from qa_edge.split import drawn_articles
 from qa_edge.squad import read_squad
 from qa_edge.teacher import Pieces, Teacher, fast_precision
 from qa_edge_runtime.errors import DataError, InputError
@@ -205,8 +206,6 @@ def _tokens_sha256(features: Features) -> str:
 
 
 def _rows(features: Features, share: float) -> NDArray[np.int64]:
-    from qa_edge.experiments.share import drawn_articles
-
     articles = np.unique(features.context_article)
     chosen = articles[drawn_articles(len(articles), share)]
     return np.flatnonzero(np.isin(features.context_article[features.question_context], chosen))

@@ -12,30 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qa_edge.features import HELDOUT, MANIFEST, TENSORS, TOKENIZER, VECTORS, VOCABULARY, Features, offsets_of
+from qa_edge.split import SHARE_SEED, drawn_articles
 from qa_edge.squad import Squad
-from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.files import atomic_folder, atomic_write
 
-SEED = 0
-"""Of which articles are drawn: the same for all runs of all experiments, so that shares can be compared."""
 
-
-def drawn_articles(count: int, share: float, seed: int = SEED) -> NDArray[np.int64]:
-    """Places of a share of so many articles, one at least, in order; a larger share holds all of a smaller one."""
-    if not 0 < share <= 1:
-        raise InputError(f"share is {share}, expected 0 < share <= 1")
-    wanted = max(1, round(share * count))
-    return np.sort(np.random.default_rng(seed).permutation(count)[:wanted])
-
-
-def share_of_squad(squad: Squad, share: float, seed: int = SEED) -> Squad:
+def share_of_squad(squad: Squad, share: float, seed: int = SHARE_SEED) -> Squad:
     """The data set with a share of its articles."""
     places = drawn_articles(len(squad.articles), share, seed).tolist()
     return replace(squad, articles=tuple(squad.articles[place] for place in places))
 
 
 def share_of_features(
-    source: str | Path, output: str | Path, share: float, *, rest: bool = False, seed: int = SEED
+    source: str | Path, output: str | Path, share: float, *, rest: bool = False, seed: int = SHARE_SEED
 ) -> None:
     """Write features of a share of the articles that others train on; labels of all of them fit it as they did.
 

@@ -23,12 +23,13 @@ from qa_edge.experiments.inputs import Sources
 from qa_edge.experiments.results import collect_results
 from qa_edge.experiments.results_page import conclusion, results_page
 from qa_edge.experiments.runner import Plan, run_experiment, runs_of, scored_files
-from qa_edge.experiments.share import drawn_articles, share_of_features
+from qa_edge.experiments.share import share_of_features
 from qa_edge.features import Features
 from qa_edge.labels import Labels
 from qa_edge.noise import NOISES
 from qa_edge.noisy_questions import add_noisy_questions
 from qa_edge.question_scores import score_questions
+from qa_edge.split import drawn_articles
 from qa_edge.squad import read_squad, references
 from qa_edge.train import Trainer
 from qa_edge_runtime.errors import DataError, InputError
