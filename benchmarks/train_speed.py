@@ -126,7 +126,7 @@ class Contender:
         watch.seconds.clear()
         with (
             mock.patch.object(trainer.data, "batch", watch.wrap("data", trainer.data.batch)),
-            mock.patch.object(trainer.model, "forward", watch.wrap("forward", trainer.model.forward)),
+            mock.patch.object(trainer.model, "with_states", watch.wrap("forward", trainer.model.with_states)),
             mock.patch.object(train, "distillation_loss", watch.wrap("loss", train.distillation_loss)),
             mock.patch.object(train, "interpolate", watch.wrap("loss", train.interpolate)),
             mock.patch.object(torch.Tensor, "backward", watch.wrap("backward", torch.Tensor.backward)),
