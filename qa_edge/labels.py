@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,27 +101,45 @@ def label(
         "precision": precision,
     }
     size = settle_manifest(folder, manifest)["shard_questions"]
-    shards = -(-len(items) // size)
     if process == 0 and not (folder / CONTEXTS).exists():
         _write_context_pieces(folder, squad, teacher)
+    for path, here in missing_shards("label", folder, len(items), size, process, processes, on_shard):
+        logits = teacher.logits(
+            [question for _, question in items[here]],
+            [context for context, _ in items[here]],
+            batch_tokens=settings.batch_tokens,
+            precision=precision,
+        )
+        write_shard(path, [(one.start, one.end) for one in logits])
+    return folder
+
+
+def missing_shards(
+    description: str,
+    folder: Path,
+    count: int,
+    size: int,
+    process: int,
+    processes: int,
+    on_shard: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Path, slice]]:
+    """Shards of a process that are not there yet: where each is to be written, and the range of its questions.
+
+    :param count: questions in all, `size` a shard.
+    :param on_shard: called with (shards done, shards) when the next one is asked for.
+    """
+    shards = -(-count // size)
     done = [(folder / shard_name(shard)).exists() for shard in range(shards)]
-    with progress("label", len(items), min(sum(done) * size, len(items))) as advance:
+    with progress(description, count, min(sum(done) * size, count)) as advance:
         for shard in range(process, shards, processes):
             if done[shard]:
                 continue
-            part = items[shard * size : (shard + 1) * size]
-            logits = teacher.logits(
-                [question for _, question in part],
-                [context for context, _ in part],
-                batch_tokens=settings.batch_tokens,
-                precision=precision,
-            )
-            write_shard(folder / shard_name(shard), [(one.start, one.end) for one in logits])
+            here = slice(shard * size, min((shard + 1) * size, count))
+            yield folder / shard_name(shard), here
             done[shard] = True
-            advance(len(part))
+            advance(here.stop - here.start)
             if on_shard:
                 on_shard(sum(done), shards)
-    return folder
 
 
 class Labels:

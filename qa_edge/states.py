@@ -11,7 +11,15 @@ import numpy as np
 
 from qa_edge.align import align
 from qa_edge.features import TOKENIZER, Features, offsets_of, read_tensors
-from qa_edge.labels import FORMAT_VERSION, SHARD_QUESTIONS, LabelSettings, settle_manifest, shard_name, write_tensors
+from qa_edge.labels import (
+    FORMAT_VERSION,
+    SHARD_QUESTIONS,
+    LabelSettings,
+    missing_shards,
+    settle_manifest,
+    shard_name,
+    write_tensors,
+)
 from qa_edge.progress import progress
 from qa_edge.shards import MANIFEST, read_manifest
 from qa_edge.split import drawn_articles
@@ -105,20 +113,10 @@ def label_states(
         numbers = {"questions": features.question_number[rows].astype(np.int64), "offsets": offsets_of(lengths)}
         write_tensors(folder / REDUCTION, {**numbers, **_fitted(read, rows, layers)})
     reduce = _reducing(read_tensors(folder / REDUCTION), layers, teacher)
-    shards = -(-len(rows) // size)
-    done = [(folder / shard_name(shard)).exists() for shard in range(shards)]
-    with progress("states", len(rows), min(sum(done) * size, len(rows))) as advance:
-        for shard in range(process, shards, processes):
-            if done[shard]:
-                continue
-            part = rows[shard * size : (shard + 1) * size]
-            kept = [quantise(one.reshape(len(one), LAYERS, -1)) for one in read(part, reduce)]
-            arrays = (np.concatenate([states for states, _ in kept]), np.stack([scales for _, scales in kept]))
-            write_tensors(folder / shard_name(shard), dict(zip(("states", "scales"), arrays, strict=True)))
-            done[shard] = True
-            advance(len(part))
-            if on_shard:
-                on_shard(sum(done), shards)
+    for path, here in missing_shards("states", folder, len(rows), size, process, processes, on_shard):
+        kept = [quantise(one.reshape(len(one), LAYERS, -1)) for one in read(rows[here], reduce)]
+        arrays = (np.concatenate([states for states, _ in kept]), np.stack([scales for _, scales in kept]))
+        write_tensors(path, dict(zip(("states", "scales"), arrays, strict=True)))
     return folder
 
 
