@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,32 @@ _PATIENCE = timedelta(days=7)
 def open_processes() -> PartialState:
     """The processes that a launcher started together; this one alone where there is none.
 
-    For what works in several processes before anything opens an accelerator, which knows them from here on. Of the two
-    only `Accelerator` reads `ACCELERATE_USE_CPU`, without which no process on a CPU knows of the others.
+    For what works in several processes before anything opens an accelerator, which knows them from here on.
     """
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
+    atexit.register(_leave)
+    return PartialState(cpu=_on_cpus(), timeout=_PATIENCE)
+
+
+def _leave() -> None:
+    """Leave the other processes before Python ends: gloo's threads, still there, would abort it."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _on_cpus() -> bool:
+    """Whether the CPU is asked for, or a launcher started several processes where there is nothing else.
+
+    Unless it is told, accelerate takes each of several processes on CPUs for one that is alone.
+    """
+    from accelerate.utils import parse_flag_from_env
+    from torch import accelerator
+
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not accelerator.is_available()
+    return launched or bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def agreed(found: bool) -> bool:
@@ -44,7 +65,8 @@ def open_accelerator(precision: str) -> Accelerator:
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    atexit.register(_leave)
     try:
-        return Accelerator(mixed_precision=precision, kwargs_handlers=[patience])
+        return Accelerator(cpu=_on_cpus(), mixed_precision=precision, kwargs_handlers=[patience])
     except ValueError as error:
         raise InputError(f"precision {precision} cannot be used on this machine: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +51,10 @@ def copy_inputs(source: Path, folder: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def load_student(folder: str | Path) -> QANet:
+def load_student(folder: str | Path, **regularisation: Any) -> QANet:
     """A student with the weights of a run's folder.
 
+    :param regularisation: dropout, character_dropout or survival, in place of the config's.
     :raises DataError: if a file is missing, or the weights are not those that the config asks for.
     """
     import torch
@@ -63,7 +64,7 @@ def load_student(folder: str | Path) -> QANet:
     folder = Path(folder)
     if not (folder / CONFIG).exists():
         raise DataError(f"{folder} holds no checkpoint ({CONFIG} is missing); give the folder that distill wrote")
-    model = QANet(StudentConfig.load(folder / CONFIG))
+    model = QANet(replace(StudentConfig.load(folder / CONFIG), **regularisation))
     arrays = read_tensors(folder / WEIGHTS)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(array.shape) for name, array in arrays.items()}

@@ -24,7 +24,7 @@ from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.states import LayerStates, states_folder
-from qa_edge.student.config import StudentConfig, preset_config
+from qa_edge.student.config import StudentConfig, preset_config, split_sizes
 from qa_edge.student.fused import missing
 from qa_edge.student.qanet import QANet, count_parameters
 from qa_edge.student.widen import widen_words
@@ -68,7 +68,7 @@ class Recipe:
     :param inputs: by name: `squad`, `dev`, `vectors`, `features` and `labels` (folders that `prepare` and `label`
         wrote), `init` (a trained student to go on from), `questions` (a part of `squad` that alone is trained on).
     :param teacher: name or folder of the teacher; `none` trains on the answers alone.
-    :param student: preset and sizes that differ from it; nothing with `init`, whose sizes are kept.
+    :param student: preset and sizes that differ from it; with `init`, whose sizes are kept, dropout and survival alone.
     """
 
     inputs: Mapping[str, Input]
@@ -91,13 +91,12 @@ class Recipe:
             raise InputError("questions are a part of a SQuAD file: give that file too")
         if "features" in has and "vectors" in has:
             raise InputError("vectors and features exclude each other: the features have their vectors already")
-        if "init" in has and self.student:
-            names = ", ".join(self.student)
-            raise InputError(f"the sizes of a student to go on from cannot be changed: leave out {names}")
+        sizes, _ = split_sizes(self.student)
+        if "init" in has and sizes:
+            raise InputError(f"the sizes of a student to go on from cannot be changed: leave out {', '.join(sizes)}")
         if self.teacher == NO_TEACHER and (self.train.rho or self.train.mse_weight):
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
-        if "init" not in has:
-            self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
+        self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
 
     def _makes(self, name: str) -> bool:
         return name == "features" or self.teacher != NO_TEACHER
@@ -367,7 +366,7 @@ def _student(recipe: Recipe, features: Features, seed: int) -> QANet:
         torch.manual_seed(seed)
         return QANet(recipe.config(word_dim=word_dim, characters=vocabulary.character_rows), seed=seed)
     folder = recipe.inputs["init"].checked("checkpoint")
-    model = load_student(folder)
+    model = load_student(folder, **recipe.student)
     _, own, vectors = read_inputs(folder)
     same = vocabulary.words[: len(own.words)] == own.words and vocabulary.characters == own.characters
     if not same or word_dim < model.config.word_dim:

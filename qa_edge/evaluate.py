@@ -46,9 +46,9 @@ def predict(
         return {identifier: answer.text for identifier, answer in found.items()}
     if engine is not None or precision is not None or max_windows is not None:
         raise InputError(f"{path} is a {kind}, which torch runs: engine, precision and max_windows are a bundle's")
-    from accelerate import PartialState
+    from qa_edge.accelerator import open_processes
 
-    device = device or str(PartialState().device)
+    device = device or str(open_processes().device)
     if kind == "run":
         from qa_edge.trained import TrainedStudent
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qa_edge import ema
+from qa_edge.accelerator import open_accelerator
 from qa_edge.align import STRATEGIES
 from qa_edge.batches import Targets, TrainingData, moved
 from qa_edge.checkpoint import TrainingState, save_checkpoint
@@ -156,10 +157,8 @@ class Trainer:
         accelerator: Accelerator | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> None:
-        from accelerate import Accelerator
-
         self.run, self.data, self.heldout, self.settings = run, data, heldout, settings
-        self.accelerator = accelerator or Accelerator(mixed_precision=settings.precision)
+        self.accelerator = accelerator or open_accelerator(settings.precision)
         if settings.batch_size % self.accelerator.num_processes:
             raise InputError(
                 f"batch_size {settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes: "

@@ -238,9 +238,9 @@ def open_reader(
         parts = (answerer.bundle.manifest.files, answerer.engine_name, answerer.precision)
         return BundleReader(answerer, sha256=_digest(parts))
     if device is None:
-        from accelerate import PartialState
+        from qa_edge.accelerator import open_processes
 
-        device = str(PartialState().device)
+        device = str(open_processes().device)
     if kind == "run":
         from qa_edge.trained import TrainedStudent
 

@@ -17,6 +17,7 @@ from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.recipe import Input
 from qa_edge.shards import MANIFEST as LABELS_MANIFEST
 from qa_edge.squad import read_squad
+from qa_edge.student.config import split_sizes
 from qa_edge.train import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 
@@ -67,8 +68,9 @@ class StudentLearner:
             )
         if not self.has_teacher and (self.settings.rho or self.settings.mse_weight):
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
-        if self.init is not None and self.sizes:
-            raise InputError(f"the sizes of a student to go on from are its own: leave out {', '.join(self.sizes)}")
+        sizes, _ = split_sizes(self.sizes)
+        if self.init is not None and sizes:
+            raise InputError(f"the sizes of a student to go on from are its own: leave out {', '.join(sizes)}")
 
     @property
     def has_teacher(self) -> bool:
@@ -125,7 +127,7 @@ class StudentLearner:
                 "dev": self.dev,
             },
             teacher=NO_TEACHER if labels is None else None,
-            student={} if start is not None else self.sizes,
+            student=self.sizes if start is None else split_sizes(self.sizes)[1],
             train=replace(self.settings, seed=seed),
         )
         report = distill(folder, recipe, log=log)
@@ -147,14 +149,14 @@ class StudentLearner:
         return LabelReader(Labels(self.labels or folder.with_name(LABELS)), read_squad(self.pool))
 
     def _teach(self, squad: Path, folder: Path, *, before: Path | None, seed: int, log: Log) -> Path:
-        from accelerate import PartialState
+        from qa_edge.accelerator import open_processes
 
         assert self.teacher is not None
         last = None if before is None else before.with_name(TEACHER)
         teacher, labels = folder.with_name(TEACHER), folder.with_name(LABELS)
         found = self.teacher.train(squad, teacher, before=last, seed=seed, log=log)
         log(f"teacher of this cycle: {dict(found)}")
-        state, settings = PartialState(), self.teacher.settings
+        state, settings = open_processes(), self.teacher.settings
         label(
             self.pool,
             str(teacher),

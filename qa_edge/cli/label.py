@@ -43,9 +43,9 @@ def command(
     from qa_edge.labels import LabelSettings, label
 
     if device is None:
-        from accelerate import PartialState
+        from qa_edge.accelerator import open_processes
 
-        device = str(PartialState().device)
+        device = str(open_processes().device)
     with wrong_usage():
         chosen = LabelSettings(**given(settings))
 

@@ -57,9 +57,9 @@ def log(message: str) -> None:
 
 def is_main_process() -> bool:
     """Whether this is the process that prints, of those that `accelerate launch` started."""
-    from accelerate import PartialState
+    from qa_edge.accelerator import open_processes
 
-    return bool(PartialState().is_main_process)
+    return bool(open_processes().is_main_process)
 
 
 @contextmanager

@@ -280,10 +280,10 @@ class Inputs:
 
         with self._making(folder, done) as missing:
             if missing:
-                from accelerate import PartialState
+                from qa_edge.accelerator import open_processes
 
                 self.log(f"labelling {data.name} with {Path(teacher).name}")
-                label(data, teacher, folder, settings=self.label_settings, device=str(PartialState().device))
+                label(data, teacher, folder, settings=self.label_settings, device=str(open_processes().device))
         return folder
 
     def test_sets(self, experiment: Experiment) -> list[ScoringSet]:
@@ -352,11 +352,11 @@ class Inputs:
 
         :param done: says whether it is there, where that is more than its path.
         """
-        from accelerate import PartialState
+        from qa_edge.accelerator import open_processes
 
         done = done or path.exists
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = PartialState()
+        state = open_processes()
         if state.num_processes > 1:
             # Under `accelerate launch` the main process makes it, and the others come when it is there.
             yield state.is_main_process and not done()

@@ -106,13 +106,12 @@ def evaluate_run(
 
 
 def _of_teacher(name: str, windows: tuple[int, int], squad: Squad) -> dict[str, str]:
-    from accelerate import PartialState
-
+    from qa_edge.accelerator import open_processes
     from qa_edge.evaluate import predict_with_teacher
     from qa_edge.teacher import Teacher
 
     window, stride = windows
-    teacher = Teacher.load(name, device=str(PartialState().device), window=window, stride=stride)
+    teacher = Teacher.load(name, device=str(open_processes().device), window=window, stride=stride)
     return predict_with_teacher(teacher, squad)
 
 

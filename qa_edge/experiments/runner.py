@@ -17,6 +17,7 @@ from qa_edge.experiments.records import evaluate_run, read_record, training_cour
 from qa_edge.experiments.revision import git_revision
 from qa_edge.lock import holding
 from qa_edge.recipe import model_entry, settle_recipe
+from qa_edge.student.config import split_sizes
 from qa_edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class Plan:
         fixed = {"epochs", "seed"} & self.train.keys()
         if fixed:
             raise InputError(f"{', '.join(sorted(fixed))} are the budget's: leave them out of the settings")
-        if self.student and self.sources.init is not None:
-            raise InputError(f"a checkpoint to go on from has its sizes: leave out {', '.join(self.student)}")
+        sizes, _ = split_sizes(self.student)
+        if sizes and self.sources.init is not None:
+            raise InputError(f"a checkpoint to go on from has its sizes: leave out {', '.join(sizes)}")
         for variant in self.experiment.variants:
             if variant.strategy is not None:
                 continue
@@ -188,9 +190,7 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
 @contextmanager
 def _held(path: Path, *, wait: bool) -> Iterator[bool]:
     """A lock, unless a launcher's processes work together."""
-    from accelerate import PartialState
-
-    if PartialState().num_processes > 1:
+    if open_processes().num_processes > 1:
         yield True
         return
     with holding(path.with_name(f"{path.name}.lock"), wait=wait) as held:
@@ -201,13 +201,11 @@ class _Work:
     """Does the runs of a plan, one after the other."""
 
     def __init__(self, plan: Plan, log: Log) -> None:
-        from accelerate import PartialState
-
         from qa_edge.labels import LabelSettings
         from qa_edge.prepare import PrepareSettings
 
         in_noise = plan.experiment.noises or plan.train.get("noise")
-        self.plan, self.log, self.state = plan, log, PartialState()
+        self.plan, self.log, self.state = plan, log, open_processes()
         label_settings = LabelSettings(**plan.label)
         self.windows = (label_settings.window, label_settings.stride)
         self.inputs = Inputs(

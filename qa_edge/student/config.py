@@ -14,6 +14,9 @@ from qa_edge_runtime.files import atomic_write, read_json
 
 FORMAT_VERSION = 1
 
+REGULARISATION = ("dropout", "character_dropout", "survival")
+"""What no weight depends on: a student whose training goes on may be given it anew."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
@@ -115,6 +118,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "edge-small": {"heads": 1, "model_blocks": 4},
     "edge-tiny": {"heads": 1, "model_blocks": 5, "hidden": 64},
 }
+
+
+def split_sizes(sizes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides a student's weights, and its regularisation."""
+    fixed = {name: value for name, value in sizes.items() if name not in REGULARISATION}
+    return fixed, {name: value for name, value in sizes.items() if name in REGULARISATION}
 
 
 def preset_config(name: str, **sizes: Any) -> StudentConfig:

@@ -68,7 +68,8 @@ def placed(logits: np.ndarray, ranges: list[tuple[int, int]]) -> PlacedLogits:
 @given(arrays(np.float64, (2, 7), elements=st.floats(-30, 30)), st.floats(-5, 5))
 def test_divergence_is_scipys(logits: np.ndarray, shift: float) -> None:
     one, other = logits
-    expected = jensenshannon(softmax(one), softmax(other)) ** 2
+    # Of two that differ by rounding alone scipy takes the root of a number below 0.
+    expected = np.nan_to_num(jensenshannon(softmax(one), softmax(other))) ** 2
     assert divergence(one, other) == pytest.approx(expected, abs=1e-9)
     assert divergence(other, one) == pytest.approx(divergence(one, other), abs=1e-12)
     assert divergence(one + shift, other) == pytest.approx(divergence(one, other), abs=1e-9)

@@ -224,6 +224,14 @@ def test_going_on_from_a_student_keeps_its_words_and_adds_those_of_the_vectors(s
     ran(*second, *untouched, "-o", tmp_path / "still")
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "still"))
     assert all(np.allclose(before[name], after[name], atol=1e-6) for name in before)
+    # Its regularisation may be another, and stays with the run; the weights are still its own.
+    ran(*second, *untouched, "-o", tmp_path / "firm", "--dropout", "0.3", "--survival", "1")
+    config = json.loads((tmp_path / "firm" / "config.json").read_text())
+    assert (config["dropout"], config["character_dropout"], config["survival"]) == (0.3, 0.05, 1)
+    after = load_file(tmp_path / "firm" / "model.safetensors")
+    assert all(np.allclose(before[name], after[name], atol=1e-6) for name in before)
+    result = run(*second, "-o", tmp_path / "sixth", "--survival", "2")
+    assert result.exit_code == 2 and "survival is 2" in result.stderr and not (tmp_path / "sixth").exists()
 
 
 def test_questions_without_answers_are_distilled_from_the_teacher(shop: Workshop, tmp_path: Path) -> None:

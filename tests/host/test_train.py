@@ -539,7 +539,6 @@ def test_two_processes_are_one(tmp_path: Path, tiny_features: Features, tiny_lab
     for rank in range(2):
         environment = {
             **os.environ,
-            "ACCELERATE_USE_CPU": "true",
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "RANK": str(rank),

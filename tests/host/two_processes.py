@@ -39,7 +39,7 @@ def in_two_processes(*commands: Sequence[str | Path], second: str = "", seconds:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    told = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     # As torchrun sets it; with more, a busy machine decides how a sum is parted, and so its last digit.
     told["OMP_NUM_THREADS"] = "1"
     lines = json.dumps([[str(word) for word in command] for command in commands])
