@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from qa_edge.active.curve import ALL, CURVE, Loop, group_seeds, read_loop
+from qa_edge.experiments.definitions import AT_RANDOM, WHOLE
 from qa_edge.experiments.deviations import loop_notes, student_deviations, teacher_deviations
 from qa_edge.experiments.lineage import (
     CHOSEN,
@@ -206,7 +207,9 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
     data = {} if record is None else record["data"]
     if data.get("answered") is not None:
         return []  # with answers to a part of its questions, no row of the paper
-    chosen = bool(data.get("chosen"))
+    if data.get("chosen") == AT_RANDOM:
+        return []  # no row of the paper either
+    chosen = bool(data.get("chosen")) and data["chosen"] != WHOLE
     if "questions" in recipe["inputs"]:
         chosen = chosen_by(Path(recipe["inputs"]["questions"]["path"])) is not None
         if not chosen:

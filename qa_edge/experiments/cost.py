@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qa_edge.active.cycles import LoopSettings, labelled_counts
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import Experiment
+from qa_edge.experiments.definitions import WHOLE, Experiment
 
 
 def questions_trained(experiment: Experiment, budget: Budget, *, pool: int, teach_epochs: int) -> tuple[int, int]:
@@ -21,10 +21,14 @@ def questions_trained(experiment: Experiment, budget: Budget, *, pool: int, teac
         if variant.strategy is not None:
             encoders += _loop(available, budget.labels, teach_epochs)
         else:
-            share = experiment.chosen if variant.chosen and experiment.chosen is not None else 1.0
+            part = variant.chosen not in (None, WHOLE) and not experiment.equal_updates
+            share = experiment.chosen if part and experiment.chosen is not None else 1.0
             students += round(share * available) * budget.epochs
-    if experiment.chosen is not None:
-        encoders += _loop(available, experiment.chosen, teach_epochs)
+    for strategy in {variant.chosen for variant in experiment.variants} - {None}:
+        if strategy == WHOLE:
+            encoders += teach_epochs * available
+        elif experiment.chosen is not None:
+            encoders += _loop(available, experiment.chosen, teach_epochs)
     return students * budget.seeds, encoders * budget.seeds
 
 

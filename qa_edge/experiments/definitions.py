@@ -11,6 +11,8 @@ from qa_edge.noise import NOISES
 from qa_edge_runtime.errors import InputError
 
 CLUSTERS = "least-confidence-clusters"
+CHOICE, AT_RANDOM, WHOLE = "least-confidence", "random", "all"
+"""Who chose a variant's questions: the paper's Table 6, what that is judged against, and nobody."""
 STRATEGIES = ("random", "least-confidence", "margin", "entropy", CLUSTERS)
 
 
@@ -22,7 +24,8 @@ class Variant:
     :param train: settings of `TrainSettings` that this variant fixes; the others are the experiment's.
     :param student: sizes that it fixes.
     :param vectors: which of the vector files it takes; None takes the only one, `none` no vectors.
-    :param chosen: trained on the questions that active learning chose, with the teacher fine-tuned on the same ones.
+    :param chosen: trained on questions that a loop of active learning chose by this strategy, or on all of them, with
+        the teacher fine-tuned on the same ones; None takes the experiment's questions and teacher.
     :param strategy: of a loop of active learning; such a variant trains an encoder, no student.
     :param answered: the share of the articles whose questions have answers, drawn as a budget's share is, while updates
         are as many as with all; None gives all of them theirs.
@@ -35,7 +38,7 @@ class Variant:
     train: Mapping[str, Any] = field(default_factory=dict)
     student: Mapping[str, Any] = field(default_factory=dict)
     vectors: str | None = None
-    chosen: bool = False
+    chosen: str | None = None
     strategy: str | None = None
     answered: float | None = None
     rest: bool = False
@@ -52,6 +55,7 @@ class Experiment:
     :param whole_articles: questions are asked of whole articles too.
     :param noises: kinds of `noise.NOISES` that questions are asked in too; the features have noisy copies to train on.
     :param chosen: labels that active learning may choose for `chosen` variants, as a share; None has no loop.
+    :param equal_updates: all variants make as many updates as passes over all questions are.
     :param tables: of the paper, that its runs fill.
     """
 
@@ -63,6 +67,7 @@ class Experiment:
     whole_articles: bool = False
     noises: tuple[str, ...] = ()
     chosen: float | None = None
+    equal_updates: bool = False
     tables: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
@@ -92,7 +97,7 @@ AVERAGE = "average"
 _A_QUARTER = 0.25
 
 
-def _papers(chosen: bool) -> tuple[Variant, ...]:
+def _papers(chosen: str | None = None) -> tuple[Variant, ...]:
     """QANet as Tables 2 and 6 to 8 have it: base, KD, and KD with either interpolation."""
     where, whose = ("-chosen", ", chosen questions") if chosen else ("", "")
     return tuple(
@@ -242,11 +247,23 @@ _ALL = (
     ),
     ensemble(("first", "second")),
     Experiment(
+        name="joint",
+        question="What is distilled on 40 % by least confidence, on a random 40 %, and on all?",
+        baseline="random-40",
+        chosen=0.4,
+        equal_updates=True,
+        variants=(
+            Variant(name="random-40", said="KD, a random 40 %", train=_KD, chosen=AT_RANDOM),
+            Variant(name="chosen-40", said="KD, 40 % by least confidence", train=_KD, chosen=CHOICE),
+            Variant(name="all", said="KD, all questions", train=_KD, chosen=WHOLE),
+        ),
+    ),
+    Experiment(
         name="table2",
         question="QANet before and after distillation (Table 2, Figure 7).",
         baseline="base",
         preset="paper",
-        variants=_papers(chosen=False),
+        variants=_papers(),
         tables=("2", "7", "8"),
     ),
     Experiment(
@@ -262,7 +279,7 @@ _ALL = (
         baseline="base-chosen",
         preset="paper",
         chosen=0.4,
-        variants=(_papers(chosen=False)[0], *_papers(chosen=True)),
+        variants=(_papers()[0], *_papers(CHOICE)),
         tables=("6", "7", "8"),
     ),
 )

@@ -163,8 +163,8 @@ class ScoringSet:
 class Inputs:
     """Makes what runs read, under `folder`; what is there already is kept.
 
-    :param choose: trains the loop of a seed as far as it chooses, and gives the SQuAD file of the chosen questions and
-        the teacher fine-tuned on them.
+    :param choose: trains the loop of a strategy and a seed as far as it chooses, and gives the SQuAD file of the chosen
+        questions and the teacher fine-tuned on them.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Inputs:
         *,
         lock: Path,
         log: Log,
-        choose: Callable[[int], tuple[Path, Path]],
+        choose: Callable[[str, int], tuple[Path, Path]],
         prepare_settings: PrepareSettings | None = None,
         label_settings: LabelSettings | None = None,
     ) -> None:
@@ -207,9 +207,9 @@ class Inputs:
 
     def all_features(self, variant: Variant, seed: int) -> Path:
         """Features of the budget's share, of those given or made of the SQuAD file; or of what was chosen."""
-        if variant.chosen:
-            data, _ = self.choose(seed)
-            folder = self.folder / f"chosen-seed{seed}" / "features"
+        if variant.chosen is not None:
+            data, _ = self.choose(variant.chosen, seed)
+            folder = self._chosen(variant.chosen, seed) / "features"
         elif self.sources.features is not None or self.sources.labels:
             # A teacher's labels are those of the whole file, so that the whole is prepared.
             whole = Path(self.sources.features) if self.sources.features else self._whole_features(variant)
@@ -224,6 +224,9 @@ class Inputs:
             data, folder = self.squad(), self.folder / f"features{_suffix(variant)}"
         self._prepare(data, folder, variant)
         return folder
+
+    def _chosen(self, strategy: str, seed: int) -> Path:
+        return self.folder / f"chosen-{strategy}-seed{seed}"
 
     def _prepare(self, data: Path, folder: Path, variant: Variant) -> None:
         from qa_edge.prepare import prepare
@@ -255,9 +258,9 @@ class Inputs:
         from qa_edge.ensemble import average_labels
         from qa_edge.labels import Labels, label
 
-        if variant.chosen:
-            data, found = self.choose(seed)
-            teacher, folder = str(found), self.folder / f"chosen-seed{seed}" / "labels"
+        if variant.chosen is not None:
+            data, found = self.choose(variant.chosen, seed)
+            teacher, folder = str(found), self._chosen(variant.chosen, seed) / "labels"
         elif variant.labels == AVERAGE:
             folder = self.folder / f"labels-{AVERAGE}"
             with self._making(folder) as missing:

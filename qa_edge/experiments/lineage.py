@@ -147,9 +147,10 @@ def identity(
         inputs[name] = {"sha256": digest({"pace": list(loop.pace), "settings": loop.settings})}
         seeds.append(loop.seed)
     folder = path.resolve().parent
-    if record is not None and record.get("data", {}).get("chosen") and (folder / RECIPE).exists():
+    chosen = None if record is None else record.get("data", {}).get("chosen")
+    if chosen and (folder / RECIPE).exists():
         # Features and labels are those of the seed's own loop; their settings are the experiment's.
-        inputs = {"choice": {"sha256": digest(read_recipe(folder))}}
+        inputs = {"choice": {"sha256": digest({"strategy": chosen, "of": read_recipe(folder)})}}
     before = run_before(recipe)
     if before is not None:
         found, behind = identity(*before, read_record(before[0]))

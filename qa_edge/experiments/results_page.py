@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qa_edge.experiments.definitions import CHOICE
 from qa_edge.noise import NOISES
 from qa_edge.significance import p_value_text
 
@@ -180,7 +181,7 @@ def _made(results: Mapping[str, Any]) -> str:
     data, settings = results["data"], results["settings"]
     of = "all articles" if data["share"] == 1 else f"{100 * data['share']:g} % of the articles"
     of += f" of {data['name']}"
-    if data["chosen"]:
+    if data["chosen"] == CHOICE:
         of = f"questions that least confidence chose of {of}"
     train = {name: value for name, value in settings["train"].items() if value is not None}
     steps = (

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qa_edge.accelerator import open_processes
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import CLUSTERS, Experiment, Variant
+from qa_edge.experiments.definitions import AT_RANDOM, CLUSTERS, WHOLE, Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
 from qa_edge.experiments.lineage import describe_teacher
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
 from qa_edge.lock import holding
 from qa_edge.recipe import model_entry, settle_recipe
+from qa_edge.squad import read_squad
 from qa_edge.student.config import split_sizes
 from qa_edge_runtime.errors import InputError
 
@@ -102,7 +103,7 @@ class Plan:
     def settings(self, variant: Variant, seed: int, *, questions: int) -> TrainSettings:
         """How a run trains: the paper's defaults, or a schedule that ends where there are fewer passes than its 30.
 
-        :param questions: of a pass over the budget's share.
+        :param questions: of a pass over the budget's share; over what was chosen of it, unless updates are equal.
         """
         from qa_edge.train import TrainSettings
 
@@ -120,7 +121,7 @@ class Plan:
                 "save_every": log_every * max(1, TrainSettings.save_every // log_every),
             }
         chosen |= {**self.train, **variant.train}
-        if variant.answered is not None:
+        if variant.answered is not None or self.experiment.equal_updates:
             chosen["least_updates"] = max(total, chosen.get("least_updates", 0))
         return TrainSettings(**chosen, epochs=self.budget.epochs, seed=seed)
 
@@ -262,8 +263,11 @@ class _Work:
 
         features = self.inputs.features(run.variant, run.seed)
         found = Features.open(features)
-        share = Features.open(self.inputs.all_features(run.variant, run.seed))
-        settings = self.plan.settings(run.variant, run.seed, questions=len(share))
+        if self.plan.experiment.equal_updates:
+            questions = read_squad(self.inputs.squad()).answered
+        else:
+            questions = len(Features.open(self.inputs.all_features(run.variant, run.seed)))
+        settings = self.plan.settings(run.variant, run.seed, questions=questions)
         taught = bool(settings.rho or settings.mse_weight)
         labels = self.inputs.labels(run.variant, run.seed) if taught else None
         recipe = Recipe.of(
@@ -287,17 +291,20 @@ class _Work:
         self._learn(folder, run.variant.strategy, run.seed, self.plan.budget.labels)
         return {"kind": "active", "strategy": run.variant.strategy, "data": {"share": self.plan.budget.share}}
 
-    def choose(self, seed: int) -> tuple[Path, Path]:
-        """The questions that least confidence chooses, and the encoder fine-tuned on them (section 5.5)."""
+    def choose(self, strategy: str, seed: int) -> tuple[Path, Path]:
+        """The questions that a strategy chooses, or all, and the encoder fine-tuned on them (section 5.5)."""
         share = self.plan.experiment.chosen
         assert share is not None
-        folder = self.plan.folder / f"choice-seed{seed}"
+        folder = self.plan.folder / f"choice-{strategy}-seed{seed}"
         with _held(self.plan.runs / LOCKS / f"{self.plan.experiment.name}-{folder.name}", wait=True):
-            self._learn(folder, "least-confidence", seed, share)
+            if strategy == WHOLE:
+                self._learn(folder, AT_RANDOM, seed, 1.0, first=1.0)
+            else:
+                self._learn(folder, strategy, seed, share)
         last = max(folder.glob("cycle-*"))
         return last / "train.json", last / "model"
 
-    def _learn(self, folder: Path, strategy: str, seed: int, labels: float) -> None:
+    def _learn(self, folder: Path, strategy: str, seed: int, labels: float, **more: float) -> None:
         from qa_edge.active.clusters import SentenceEncoder
         from qa_edge.active.cycles import LoopSettings
         from qa_edge.active.learners import TeacherLearner
@@ -312,7 +319,7 @@ class _Work:
         learner = TeacherLearner(
             encoder=sources.encoder, dev=str(self.tests[0].path), settings=TeachSettings(**self.plan.teach)
         )
-        settings = LoopSettings(strategy=strategy, budget=labels, seed=seed)
+        settings = LoopSettings(strategy=strategy, budget=labels, seed=seed, **more)
         run_loop(self.inputs.squad(), learner, folder, settings=settings, encoder=sentences, log=self.log)
 
 

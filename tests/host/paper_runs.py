@@ -28,7 +28,7 @@ def write_run(
     total: int = 10_570,
     share: float = 1.0,
     questions: int = 83_000,
-    chosen: bool = False,
+    chosen: str | None = None,
     others: Mapping[str, float] | None = None,
     taught: bool = True,
     steps: int | None = None,

@@ -230,17 +230,44 @@ def test_distillation_on_what_least_confidence_chose(
     )
     shown = ran(*lines, *inputs, *teach, *sizes, "--preset", "edge", "--budget", "epochs=1,dev=12", "--batch-size", "4")
     folder = tmp_path / "table6"
-    last = json.loads((folder / "choice-seed0" / "curve.json").read_text())["cycles"][-1]
+    last = json.loads((folder / "choice-least-confidence-seed0" / "curve.json").read_text())["cycles"][-1]
     assert last["share"] == pytest.approx(0.4, abs=0.01) and last["scores"]["total"] == 12
-    cycle = folder / "choice-seed0" / f"cycle-{last['cycle']:03d}"
-    manifest = json.loads((folder / "inputs" / "chosen-seed0" / "labels" / "manifest.json").read_text())
+    cycle = folder / "choice-least-confidence-seed0" / f"cycle-{last['cycle']:03d}"
+    manifest = json.loads(
+        (folder / "inputs" / "chosen-least-confidence-seed0" / "labels" / "manifest.json").read_text()
+    )
     assert manifest["teacher"] == str(cycle / "model") and manifest["questions"] == last["questions"]
     results = json.loads((folder / "results.json").read_text())
     assert [one["name"] for one in results["variants"]] == ["base-chosen", "kd-chosen"]
     assert results["variants"][1]["teacher"] == "model" and results["variants"][0]["teacher"] is None
-    assert results["data"]["chosen"] and results["runs"]["planned"] == 5
+    assert results["data"]["chosen"] == "least-confidence" and results["runs"]["planned"] == 5
     assert shown.startswith("# table6:") and str(tmp_path) not in shown
     assert "**Unfinished: 2 of 5 runs.**" in shown
+
+
+def test_students_of_a_part_and_of_all_have_equal_updates_and_a_teacher_of_their_own(
+    one_thread: None, tiny_squad_path: Path, tiny_vectors_path: Path, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    inputs = ("--squad", tiny_squad_path, "--dev", tiny_squad_path, "--vectors", tiny_vectors_path)
+    sizes = [word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size))]
+    windows = "window=64,stride=16"
+    teach = ("--encoder", tiny_teacher_path, "--teach", f"epochs=1,{windows}", "--label", windows)
+    line = ("experiment", "joint", *inputs, *teach, *sizes, "--budget", "epochs=1,dev=12", "--batch-size", "4")
+    shown = ran(*line, "--only", "random-40", "--only", "all", "--runs", tmp_path)
+    folder = tmp_path / "joint"
+    assert {path.name for path in folder.glob("choice-*")} == {"choice-random-seed0", "choice-all-seed0"}
+    results = json.loads((folder / "results.json").read_text())
+    part, whole = results["variants"]
+    assert part["questions"] < whole["questions"] and results["equal_steps"]
+    assert part["steps"] == whole["steps"] == [read_squad(tiny_squad_path).answered // 4]
+    for strategy, cycles in (("random", 5), ("all", 1)):
+        made = folder / "inputs" / f"chosen-{strategy}-seed0"
+        labels = json.loads((made / "labels" / "manifest.json").read_text())
+        found = sorted((folder / f"choice-{strategy}-seed0").glob("cycle-*"))
+        assert len(found) == cycles and labels["teacher"] == str(found[-1] / "model")
+    assert "questions that least confidence chose of" not in shown
+    # A random 40 % is no row of the paper's.
+    assert {one.role for one in find_runs(folder)[0]} == {"kd:all"}
 
 
 def test_loops_go_on_with_a_budget_of_more_labels(

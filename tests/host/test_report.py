@@ -38,7 +38,7 @@ def runs(tmp_path: Path) -> Path:
         recipe = json.loads((run_of / "recipe.json").read_text())
         recipe["inputs"] = {"questions": {"path": str(cycle / "train.json"), "sha256": ""}}
         write(run_of / "recipe.json", recipe)
-    write_run(folder / "table6/kd-chosen-seed0", 60.0, train=KD, chosen=True, questions=33_000)
+    write_run(folder / "table6/kd-chosen-seed0", 60.0, train=KD, chosen="least-confidence", questions=33_000)
     for seed, lift in enumerate((0.0, 2.0)):
         points = {0.01: 40.0 + lift, 0.1: 60.0 + lift, 0.4: 70.0 + lift}
         write_loop(folder / f"table4/least-confidence-seed{seed}", "least-confidence", points, seed=seed)
