@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qa_edge.accelerator import open_processes
+from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import AT_RANDOM, CLUSTERS, WHOLE, Experiment, Variant
 from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
@@ -304,9 +305,8 @@ class _Work:
         last = max(folder.glob("cycle-*"))
         return last / "train.json", last / "model"
 
-    def _learn(self, folder: Path, strategy: str, seed: int, labels: float, **more: float) -> None:
+    def _learn(self, folder: Path, strategy: str, seed: int, labels: float, first: float = LoopSettings.first) -> None:
         from qa_edge.active.clusters import SentenceEncoder
-        from qa_edge.active.cycles import LoopSettings
         from qa_edge.active.learners import TeacherLearner
         from qa_edge.active.loop import run_loop
         from qa_edge.teach import TeachSettings
@@ -319,7 +319,7 @@ class _Work:
         learner = TeacherLearner(
             encoder=sources.encoder, dev=str(self.tests[0].path), settings=TeachSettings(**self.plan.teach)
         )
-        settings = LoopSettings(strategy=strategy, budget=labels, seed=seed, **more)
+        settings = LoopSettings(strategy=strategy, first=first, budget=labels, seed=seed)
         run_loop(self.inputs.squad(), learner, folder, settings=settings, encoder=sentences, log=self.log)
 
 
