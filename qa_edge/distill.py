@@ -15,7 +15,7 @@ from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, Features
-from qa_edge.labels import Labels, LabelSettings, label
+from qa_edge.labels import LabelSettings
 from qa_edge.lock import alone_in
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
@@ -23,11 +23,12 @@ from qa_edge.scores import settle_scores
 from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
-from qa_edge.states import LayerStates, states_folder
+from qa_edge.states import NO_STATES, states_folder
 from qa_edge.student.config import StudentConfig, preset_config, split_sizes
 from qa_edge.student.fused import missing
 from qa_edge.student.qanet import QANet, count_parameters
 from qa_edge.student.widen import widen_words
+from qa_edge.taught import NO_TEACHER, taught_by
 from qa_edge.train import Trainer, TrainSettings
 from qa_edge.trained import TrainedStudent, read_inputs
 from qa_edge_runtime.errors import DataError, InputError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 # Half of them calibrate an export, half verify it (qa_edge/bundle.py): on fewer than 1,000 an F1 is too noisy.
 HELDOUT_QUESTIONS = 2400
-NO_TEACHER = "none"
 _MARKS = {
     "squad": "",
     "questions": "",
@@ -96,6 +96,8 @@ class Recipe:
             raise InputError(f"the sizes of a student to go on from cannot be changed: leave out {', '.join(sizes)}")
         if self.teacher == NO_TEACHER and (self.train.rho or self.train.mse_weight):
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
+        if self.teacher == NO_TEACHER and self.train.layers_weight:
+            raise InputError(NO_STATES)
         self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
 
     def _makes(self, name: str) -> bool:
@@ -117,8 +119,8 @@ class Recipe:
         # The rules first: hashing gigabytes of vectors takes a while.
         cls(inputs={name: Input(path=str(path), sha256="") for name, path in given.items()}, **values)
         inputs = {name: Input.of(path, _NOUNS[name], _MARKS[name]) for name, path in given.items()}
-        if values.get("train", TrainSettings()).layers_weight:
-            inputs["states"] = Input.of(states_folder(given.get("labels")), "states", MANIFEST)
+        if "labels" in given and values.get("train", TrainSettings()).layers_weight:
+            inputs["states"] = Input.of(states_folder(given["labels"]), "states", MANIFEST)
         return cls(inputs=inputs, **values)
 
     def to_json(self) -> dict[str, Any]:
@@ -207,17 +209,17 @@ def distill(
             settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
         accelerator.wait_for_everyone()
         features = _features(run, recipe, accelerator, log)
-        labels = _labels(run, recipe, accelerator, log)
+        labels, states = taught_by(run, recipe, features, accelerator, log)
         data = TrainingData(
             features,
             labels,
             strategy=settings.alignment,
             context_limit=settings.context_limit,
             questions=_questions(recipe),
-            states=LayerStates(recipe.inputs["states"].checked("states")) if "states" in recipe.inputs else None,
+            states=states,
         )
-        if data.states is not None:
-            log(f"{data.states.share_of(data):.1%} of the questions have the teacher's states")
+        if states is not None:
+            log(f"{states.share_of(data):.1%} of the questions have the teacher's states")
         if labels is not None:
             log(f"{data.coverage:.1%} of the context tokens have a teacher logit ({settings.alignment} alignment)")
         heldout = _heldout(features, settings.seed)
@@ -296,41 +298,6 @@ def _require_same(features: Features, recipe: Recipe) -> None:
         raise DataError(
             f"features {features.folder} were made with other settings or vectors: remove them, or name another folder"
         )
-
-
-def _labels(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Labels | None:
-    if recipe.teacher == NO_TEACHER:
-        return None
-    if recipe.teacher is None:
-        return Labels(recipe.inputs["labels"].checked("labels"))
-    squad = recipe.inputs["squad"]
-    # All processes look before one of them writes, so that all come to the same conclusion.
-    accelerator.wait_for_everyone()
-    ready = _labelled_by(run / "labels", recipe.teacher)
-    accelerator.wait_for_everyone()
-    if not ready:
-        log(f"labelling with {recipe.teacher}")
-        label(
-            squad.checked("SQuAD file"),
-            recipe.teacher,
-            run / "labels",
-            settings=recipe.label,
-            device=str(accelerator.device),
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
-        accelerator.wait_for_everyone()
-    labels = Labels(run / "labels")
-    labels.require(squad.sha256)
-    return labels
-
-
-def _labelled_by(folder: Path, teacher: str) -> bool:
-    """Whether finished labels of this teacher, by its name, lie there; else `label` goes on or says what is wrong."""
-    try:
-        return bool(Labels(folder).manifest["teacher"] == teacher)
-    except DataError:
-        return False
 
 
 def _questions(recipe: Recipe) -> set[int] | None:

@@ -25,7 +25,7 @@ from qa_edge.shards import MANIFEST, read_manifest
 from qa_edge.split import drawn_articles
 from qa_edge.squad import read_squad
 from qa_edge.teacher import Pieces, Teacher, fast_precision
-from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import sha256_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ FITTED_QUESTIONS = 320
 READ_QUESTIONS = 32
 FOLDER = "states"
 REDUCTION = "reduction.safetensors"
-NO_STATES = "layers_weight needs labels with the teacher's states: name such --labels, made by qa-edge label --states"
+NO_STATES = "layers_weight needs a teacher's layers: name a --teacher, or --labels made by qa-edge label --states"
 # A state this many standard deviations out is cut: a single one would cost all others of its question their bits.
 MOST = 8.0
 
@@ -176,14 +176,11 @@ class LayerStates:
         return found
 
 
-def states_folder(labels: str | Path | None) -> Path:
+def states_folder(labels: str | Path) -> Path:
     """Where labels hold their states.
 
-    :raises InputError: if no labels are given.
     :raises DataError: if they have none.
     """
-    if labels is None:
-        raise InputError(NO_STATES)
     folder = Path(labels) / FOLDER
     if not (folder / MANIFEST).exists():
         raise DataError(f"labels {labels} hold no states: qa-edge label --states FEATURES adds them")

@@ -10,7 +10,7 @@ from typing import Any
 from qa_edge.active.learners import Log, TeacherLearner
 from qa_edge.active.readers import LabelReader, PlacedReader, open_reader
 from qa_edge.checkpoint import WEIGHTS
-from qa_edge.distill import NO_TEACHER, Recipe, distill
+from qa_edge.distill import Recipe, distill
 from qa_edge.features import MANIFEST as FEATURES
 from qa_edge.features import Features
 from qa_edge.labels import Labels, LabelSettings, label
@@ -18,6 +18,7 @@ from qa_edge.recipe import Input
 from qa_edge.shards import MANIFEST as LABELS_MANIFEST
 from qa_edge.squad import read_squad
 from qa_edge.student.config import split_sizes
+from qa_edge.taught import NO_TEACHER
 from qa_edge.train import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 

@@ -90,9 +90,10 @@ def command(
 def _recipe(
     *, squad: str | None, dev: str | None, vectors: str | None, teacher: str | None, preset: str | None, **values: Any
 ) -> Recipe:
-    from qa_edge.distill import NO_TEACHER, Recipe
+    from qa_edge.distill import Recipe
     from qa_edge.prepare import PrepareSettings
     from qa_edge.squad import read_squad, references
+    from qa_edge.taught import NO_TEACHER
     from qa_edge.train import TrainSettings
     from qa_edge_runtime.errors import DataError
 

@@ -41,7 +41,7 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "layers_weight": (
         click.FloatRange(0, min_open=True),
         None,
-        "Weight of the distance to the teacher's layers; of labels with --states.",
+        "Weight of the distance to the teacher's layers, which --labels need --states for.",
     ),
     "ema_ceiling": (
         click.FloatRange(0, 1),

@@ -119,10 +119,11 @@ class Sources:
         if missing:
             asked = " ".join(f"--labels {name}=FOLDER" for name in missing)
             raise InputError(f"experiment {experiment.name} needs {asked}, or others of two teachers or more")
-        if any(variant.train.get("layers_weight") for variant in experiment.variants):
+        if self.labels and any(variant.train.get("layers_weight") for variant in experiment.variants):
             from qa_edge.states import LayerStates, states_folder
 
-            LayerStates(states_folder(self.labels.get("only")))
+            for folder in self.labels.values():
+                LayerStates(states_folder(folder))
         if AVERAGE in wanted:
             from qa_edge.ensemble import require_alike
             from qa_edge.labels import Labels
@@ -250,13 +251,16 @@ class Inputs:
         self._prepare(Path(self.sources.squad), folder, variant)
         return folder
 
-    def labels(self, variant: Variant, seed: int) -> Path:
+    def labels(self, variant: Variant, seed: int, *, states: bool = False) -> Path:
         """Logits of the teacher for a variant's questions.
 
+        :param states: its layers' states beside them; labels that were given have theirs.
         :raises InputError: if no teacher was given.
         """
+        from qa_edge.accelerator import open_processes
         from qa_edge.ensemble import average_labels
         from qa_edge.labels import Labels, label
+        from qa_edge.states import FOLDER, LayerStates, label_states
 
         if variant.chosen is not None:
             data, found = self.choose(variant.chosen, seed)
@@ -275,18 +279,17 @@ class Inputs:
         else:
             raise InputError(f"variant {variant.name} learns from a teacher: give --labels, or --squad and --teacher")
 
-        def done() -> bool:
-            try:
-                return bool(Labels(folder).questions)
-            except DataError:  # not begun, or begun and killed
-                return False
-
-        with self._making(folder, done) as missing:
+        asked: dict[str, Any] = {"settings": self.label_settings, "device": str(open_processes().device)}
+        with self._making(folder, lambda: _finished(Labels, folder)) as missing:
             if missing:
-                from qa_edge.accelerator import open_processes
-
                 self.log(f"labelling {data.name} with {Path(teacher).name}")
-                label(data, teacher, folder, settings=self.label_settings, device=str(open_processes().device))
+                label(data, teacher, folder, **asked)
+        if states:
+            features = self.all_features(variant, seed)
+            with self._making(folder / FOLDER, lambda: _finished(LayerStates, folder / FOLDER)) as missing:
+                if missing:
+                    self.log(f"reading the layers of {Path(teacher).name}")
+                    label_states(data, teacher, folder, features, **asked)
         return folder
 
     def test_sets(self, experiment: Experiment) -> list[ScoringSet]:
@@ -370,6 +373,14 @@ class Inputs:
             return
         with holding(self.lock, wait=True):
             yield not done()
+
+
+def _finished(read: Callable[[Path], object], folder: Path) -> bool:
+    try:
+        read(folder)
+    except DataError:  # not begun, or begun and killed
+        return False
+    return True
 
 
 @functools.cache

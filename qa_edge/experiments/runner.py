@@ -259,8 +259,9 @@ class _Work:
         }
 
     def _distil(self, run: Run, folder: Path) -> dict[str, Any]:
-        from qa_edge.distill import NO_TEACHER, Recipe, distill
+        from qa_edge.distill import Recipe, distill
         from qa_edge.features import Features
+        from qa_edge.taught import NO_TEACHER
 
         features = self.inputs.features(run.variant, run.seed)
         found = Features.open(features)
@@ -269,8 +270,8 @@ class _Work:
         else:
             questions = len(Features.open(self.inputs.all_features(run.variant, run.seed)))
         settings = self.plan.settings(run.variant, run.seed, questions=questions)
-        taught = bool(settings.rho or settings.mse_weight)
-        labels = self.inputs.labels(run.variant, run.seed) if taught else None
+        taught = bool(settings.rho or settings.mse_weight or settings.layers_weight)
+        labels = self.inputs.labels(run.variant, run.seed, states=bool(settings.layers_weight)) if taught else None
         recipe = Recipe.of(
             {"features": features, "labels": labels, "init": self.plan.sources.init},
             teacher=None if taught else NO_TEACHER,

@@ -19,6 +19,7 @@ from train_tiny import SETTINGS
 from qa_edge import states as module
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import TrainingState, load_student
+from qa_edge.distill import Recipe
 from qa_edge.experiments.definitions import EXPERIMENTS
 from qa_edge.experiments.inputs import Sources
 from qa_edge.experiments.share import share_of_features
@@ -167,7 +168,7 @@ def test_what_cannot_be_is_one_sentence(
         states_folder(tiny_labels.folder)
     with pytest.raises(InputError, match="layers_weight is -1"):
         TrainSettings(layers_weight=-1.0)
-    with pytest.raises(InputError, match="needs labels with the teacher's states"):
+    with pytest.raises(InputError, match="needs a teacher's layers: name a --teacher"):
         settings = replace(SETTINGS, layers_weight=1.0)
         Trainer(tmp_path, student_of(tiny_features), TrainingData(tiny_features, tiny_labels), NOBODY, settings)
     other = Path(shutil.copytree(tiny_features.folder, tmp_path / "features"))
@@ -177,13 +178,13 @@ def test_what_cannot_be_is_one_sentence(
     sources = Sources(dev="dev.json", features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)})
     with pytest.raises(DataError, match="hold no states"):
         sources.require(EXPERIMENTS["layers"])
-    with pytest.raises(InputError, match="needs labels with the teacher's states"):
-        replace(sources, labels={}).require(EXPERIMENTS["layers"])
+    with pytest.raises(InputError, match="needs a teacher's layers"):
+        Recipe.of({"features": tiny_features.folder}, teacher="none", train=replace(settings, rho=0, mse_weight=0))
 
 
 def test_the_command_line_labels_distils_and_compares(shop: Workshop, tmp_path: Path) -> None:
     features = shop.run / "features"
-    made = ("--squad", shop.train, "--teacher", shop.teacher, "-o", tmp_path / "labels", "--precision", "fp32")
+    made = ("--squad", shop.train, "--teacher", shop.teacher, "-o", tmp_path / "labels")
     ran("label", *made, "--states", features)
     taken = ("--features", features, "--labels", tmp_path / "labels")
     begin = ("distill", *taken, *SIZES, *TRAINING, "-o", tmp_path / "run", "--layers-weight", "0.5")
@@ -191,9 +192,18 @@ def test_the_command_line_labels_distils_and_compares(shop: Workshop, tmp_path: 
     ran("distill", "--resume", tmp_path / "run")
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert recipe["train"]["layers_weight"] == 0.5 and "states" in recipe["inputs"]
+    asked = ("--squad", shop.train, "--teacher", shop.teacher, "--features", features, "--layers-weight", "0.5")
+    ran("distill", *asked, *SIZES, *TRAINING, "-o", tmp_path / "by-itself")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "by-itself" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
     result = run("distill", *taken, "--layers-weight", "0", "-o", tmp_path / "other", *SIZES)
     assert result.exit_code == 2 and "--layers-weight" in result.stderr
     lines = ("experiment", "layers", *taken, "--dev", shop.dev, "--runs", tmp_path / "runs", *SIZES[:6])
     ran(*lines, "--budget", "share=1,epochs=1", "--batch-size", "8", "--character-dim", "8")
     found = json.loads((tmp_path / "runs" / "layers" / "results.json").read_text())
     assert {"rule", "layers-0.1", "layers-1"} <= set(json.dumps(found).replace('"', " ").split())
+    from_nothing = ("--squad", shop.train, "--vectors", "none", "--teacher", shop.teacher, "--dev", shop.dev)
+    lines = ("experiment", "layers", "--only", "layers-1", *from_nothing, "--runs", tmp_path / "new", *SIZES[:6])
+    ran(*lines, "--budget", "share=0.5,epochs=1", "--batch-size", "8", "--character-dim", "8")
+    made = LayerStates(tmp_path / "new" / "layers" / "inputs" / "labels" / "states")
+    assert 0 < made.manifest["questions"] < LayerStates(tmp_path / "labels" / "states").manifest["questions"]
