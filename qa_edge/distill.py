@@ -23,7 +23,7 @@ from qa_edge.scores import settle_scores
 from qa_edge.slices import train_slice
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
-from qa_edge.states import NO_STATES, states_folder
+from qa_edge.states import states_folder
 from qa_edge.student.config import StudentConfig, preset_config, split_sizes
 from qa_edge.student.fused import missing
 from qa_edge.student.qanet import QANet, count_parameters
@@ -97,7 +97,7 @@ class Recipe:
         if self.teacher == NO_TEACHER and (self.train.rho or self.train.mse_weight):
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
         if self.teacher == NO_TEACHER and self.train.layers_weight:
-            raise InputError(NO_STATES)
+            raise InputError(f"layers_weight is {self.train.layers_weight:g}, but the teacher is none: leave it out")
         self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
 
     def _makes(self, name: str) -> bool:

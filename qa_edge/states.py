@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from qa_edge.features import TOKENIZER, Features, offsets_of, read_tensors
 from qa_edge.labels import (
     FORMAT_VERSION,
     SHARD_QUESTIONS,
+    Labels,
     LabelSettings,
     missing_shards,
     settle_manifest,
@@ -86,7 +89,7 @@ def label_states(
         "tokens_sha256": _tokens_sha256(features),
         "share": share,
         "questions": len(rows),
-        "questions_sha256": hashlib.sha256(features.question_number[rows].tobytes()).hexdigest(),
+        "questions_sha256": _numbers_sha256(features.question_number[rows]),
         "teacher_sha256": teacher.sha256(),
         "layers": layers,
         "width": min(WIDTH, teacher.model.config.hidden_size),
@@ -111,7 +114,7 @@ def label_states(
     if not (folder / REDUCTION).exists():
         lengths = features.context_lengths()[rows]
         numbers = {"questions": features.question_number[rows].astype(np.int64), "offsets": offsets_of(lengths)}
-        write_tensors(folder / REDUCTION, {**numbers, **_fitted(read, rows, layers)})
+        _write_first(folder / REDUCTION, {**numbers, **_fitted(read, rows, layers)})
     reduce = _reducing(read_tensors(folder / REDUCTION), layers, teacher)
     for path, here in missing_shards("states", folder, len(rows), size, process, processes, on_shard):
         kept = [quantise(one.reshape(len(one), LAYERS, -1)) for one in read(rows[here], reduce)]
@@ -148,6 +151,23 @@ class LayerStates:
             raise DataError(
                 f"states {self.folder} are of the tokens of other features (SHA-256 {found[:12]}, those of "
                 f"{features.folder} {expected[:12]}): remove them, and run qa-edge label --states with these features"
+            )
+
+    def require_whole(self, labels: Labels, features: Features) -> None:
+        """Refuse states of another teacher than that of the labels, or of a part of the questions.
+
+        :raises DataError: saying which.
+        """
+        found, expected = self.manifest["teacher_sha256"], labels.manifest["teacher_sha256"]
+        if found != expected:
+            raise DataError(
+                f"states {self.folder} are of another teacher (SHA-256 {found[:12]}) than the labels beside them "
+                f"({expected[:12]}): remove them, and they are made again"
+            )
+        if self.manifest["questions_sha256"] != _numbers_sha256(features.question_number):
+            raise DataError(
+                f"states {self.folder} are of other questions ({self.manifest['questions']:,}) than features "
+                f"{features.folder} train on ({len(features):,}): remove them, and they are made again"
             )
 
     def share_of(self, data: TrainingData) -> float:
@@ -192,6 +212,24 @@ def quantise(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     states = states.clip(-MOST, MOST)
     scales = np.abs(states).max(axis=(0, 2), initial=1e-6).astype(np.float32) / 127
     return np.round(states / scales[:, None]).astype(np.int8), scales
+
+
+def _write_first(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
+    """Write a file unless another process has written it meanwhile: the first one's holds for all."""
+    own = path.with_name(f".{uuid4().hex}-{path.name}")
+    write_tensors(own, tensors)
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        write_tensors(path, tensors)
+    finally:
+        own.unlink()
+
+
+def _numbers_sha256(numbers: NDArray[np.integer[Any]]) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()
 
 
 def _tokens_sha256(features: Features) -> str:

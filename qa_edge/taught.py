@@ -53,7 +53,9 @@ def taught_by(
         log(f"reading the layers of {recipe.teacher}")
         label_states(squad.checked("SQuAD file"), recipe.teacher, folder, features.folder, **asked)
         accelerator.wait_for_everyone()
-    return labels, LayerStates(folder / FOLDER)
+    states = LayerStates(folder / FOLDER)
+    states.require_whole(labels, features)
+    return labels, states
 
 
 def _ready(folder: Path, teacher: str | None, accelerator: Accelerator) -> bool:

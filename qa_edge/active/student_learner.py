@@ -17,6 +17,7 @@ from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.recipe import Input
 from qa_edge.shards import MANIFEST as LABELS_MANIFEST
 from qa_edge.squad import read_squad
+from qa_edge.states import label_states, states_folder
 from qa_edge.student.config import split_sizes
 from qa_edge.taught import NO_TEACHER
 from qa_edge.train import TrainSettings
@@ -69,6 +70,8 @@ class StudentLearner:
             )
         if not self.has_teacher and (self.settings.rho or self.settings.mse_weight):
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
+        if not self.has_teacher and self.settings.layers_weight:
+            raise InputError(f"layers_weight is {self.settings.layers_weight:g}, but there is no teacher: leave it out")
         sizes, _ = split_sizes(self.sizes)
         if self.init is not None and sizes:
             raise InputError(f"the sizes of a student to go on from are its own: leave out {', '.join(sizes)}")
@@ -93,6 +96,8 @@ class StudentLearner:
             raise DataError(f"features {self.features} were made from other data than {self.pool}: prepare the pool")
         if self.labels is not None:
             Labels(self.labels).require(found["squad_sha256"])
+            if self.settings.layers_weight:
+                states_folder(self.labels)
 
     def recipe(self) -> Mapping[str, Any]:
         """Features, labels, sizes and settings, checked; the seed is the loop's.
@@ -158,14 +163,15 @@ class StudentLearner:
         found = self.teacher.train(squad, teacher, before=last, seed=seed, log=log)
         log(f"teacher of this cycle: {dict(found)}")
         state, settings = open_processes(), self.teacher.settings
-        label(
-            self.pool,
-            str(teacher),
-            labels,
-            settings=LabelSettings(window=settings.window, stride=settings.stride),
-            device=self.device or str(state.device),
-            process=state.process_index,
-            processes=state.num_processes,
-        )
+        asked: dict[str, Any] = {
+            "settings": LabelSettings(window=settings.window, stride=settings.stride),
+            "device": self.device or str(state.device),
+            "process": state.process_index,
+            "processes": state.num_processes,
+        }
+        label(self.pool, str(teacher), labels, **asked)
+        if self.settings.layers_weight:
+            state.wait_for_everyone()
+            label_states(self.pool, str(teacher), labels, self.features, **asked)
         state.wait_for_everyone()
         return labels

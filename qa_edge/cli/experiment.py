@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from qa_edge.student.config import PRESETS
 
 if TYPE_CHECKING:
     from qa_edge.experiments.budget import Budget
-    from qa_edge.experiments.inputs import Sources
     from qa_edge.experiments.runner import Plan
+    from qa_edge.experiments.sources import Sources
 
 _TRAIN = {name: entry for name, entry in TRAIN.items() if name not in ("epochs", "seed")}
 
@@ -92,7 +92,7 @@ def command(
     """
     from qa_edge.experiments.budget import parse_budget, read_values
     from qa_edge.experiments.definitions import COUNTED, experiments_of
-    from qa_edge.experiments.inputs import Sources
+    from qa_edge.experiments.sources import Sources
 
     if process >= processes:
         raise click.UsageError(f"--process {process} is not one of {processes}: the first is 0")
@@ -125,8 +125,6 @@ def command(
         student = given({"preset": values["preset"], **{key: values[key] for key in SIZES}})
         from qa_edge.experiments.runner import Plan, runs_of
 
-        for experiment in experiments:
-            sources.require(runs_of(experiment, only))
         whole = [
             Plan(
                 experiment=experiment,
@@ -140,13 +138,13 @@ def command(
             )
             for experiment in experiments
         ]
+        for plan in whole:
+            replace(plan, experiment=runs_of(plan.experiment, only)).require()
     for plan in whole:
         _run(plan, only, process, processes, as_json)
 
 
 def _run(plan: Plan, only: tuple[str, ...], process: int, processes: int, as_json: bool) -> None:
-    from dataclasses import replace
-
     from qa_edge.experiments.results import collect_results, write_results
     from qa_edge.experiments.results_page import results_page
     from qa_edge.experiments.runner import run_experiment, runs_of, scored_files

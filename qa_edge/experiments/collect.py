@@ -207,9 +207,9 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
     data = {} if record is None else record["data"]
     if data.get("answered") is not None:
         return []  # with answers to a part of its questions, no row of the paper
-    if data.get("chosen") == AT_RANDOM:
-        return []  # no row of the paper either
-    chosen = bool(data.get("chosen")) and data["chosen"] != WHOLE
+    if data.get("chosen") in (AT_RANDOM, WHOLE) or (data.get("chosen") and recipe["train"].get("least_updates")):
+        return []  # of experiment joint: no row of the paper either
+    chosen = bool(data.get("chosen"))
     if "questions" in recipe["inputs"]:
         chosen = chosen_by(Path(recipe["inputs"]["questions"]["path"])) is not None
         if not chosen:
@@ -242,8 +242,8 @@ def _role(recipe: Mapping[str, Any]) -> str | None:
     train = recipe["train"]
     if not is_taught(recipe):
         role = "base"
-    elif train["alignment"] != "rule":
-        return None
+    elif train["alignment"] != "rule" or not (train["rho"] or train["mse_weight"]):
+        return None  # a teacher's layers without its logits, too
     elif not train["mse_weight"]:
         role = "kd"
     else:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qa_edge.experiments.inputs import Sources
+from qa_edge.experiments.sources import Sources
 from qa_edge.squad import read_squad
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write, read_json

@@ -87,8 +87,9 @@ class Experiment:
         return self.chosen is not None or any(variant.strategy for variant in self.variants)
 
 
-HARD = {"rho": 0.0, "mse_weight": 0.0}
+HARD = {"rho": 0.0, "mse_weight": 0.0, "layers_weight": None}
 _KD = {"alignment": "rule", "mse_weight": 0.0}
+_RULE = {"alignment": "rule"}
 _LINEAR, _CUBIC = {"alignment": "rule", "interpolation": "linear"}, {"alignment": "rule", "interpolation": "cubic"}
 
 
@@ -253,9 +254,9 @@ _ALL = (
         chosen=0.4,
         equal_updates=True,
         variants=(
-            Variant(name="random-40", said="KD, a random 40 %", train=_KD, chosen=AT_RANDOM),
-            Variant(name="chosen-40", said="KD, 40 % by least confidence", train=_KD, chosen=CHOICE),
-            Variant(name="all", said="KD, all questions", train=_KD, chosen=WHOLE),
+            Variant(name="random-40", said="KD, a random 40 %", train=_RULE, chosen=AT_RANDOM),
+            Variant(name="chosen-40", said="KD, 40 % by least confidence", train=_RULE, chosen=CHOICE),
+            Variant(name="all", said="KD, all questions", train=_RULE, chosen=WHOLE),
         ),
     ),
     Experiment(

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qa_edge.active.clusters import require_clustering
-from qa_edge.checkpoint import WEIGHTS
 from qa_edge.experiments.budget import Budget
-from qa_edge.experiments.definitions import AVERAGE, CLUSTERS, Experiment, Variant
+from qa_edge.experiments.definitions import AVERAGE, Experiment, Variant
 from qa_edge.experiments.share import share_of_features, share_of_squad
-from qa_edge.features import MANIFEST, Features
+from qa_edge.experiments.sources import Sources
+from qa_edge.features import Features
 from qa_edge.lock import holding
 from qa_edge.noise import noisy_squad
-from qa_edge.recipe import Input
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, whole_articles, write_squad
-from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import sha256_file
 
 if TYPE_CHECKING:
@@ -28,118 +26,7 @@ if TYPE_CHECKING:
     from qa_edge.prepare import PrepareSettings
 
 Log = Callable[[str], None]
-NOISY_COPIES = 2
-"""Of each question, in features that an experiment makes for training in noise."""
 _SEED = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Files and folders that an experiment is given.
-
-    :param squad: to train on; needed without `features`, and by active learning.
-    :param dev: that runs are scored on, for the report alone.
-    :param adversarial: other sets to score on, such as AddSent.json.
-    :param vectors: files of word vectors by name; `only` is that of an experiment which has but one.
-    :param labels: folders of teachers' logits by name, for all questions of the file that `squad` or `features` are
-        of; `only` is that of an experiment which has but one teacher.
-    :param teacher: name or folder, which gives them where they are not given; tables have its own scores too.
-    :param encoder: that active learning fine-tunes; `sentence_encoder` that clusters its questions.
-    :param init: checkpoint of a trained student that all runs go on from, with its sizes, words and vectors.
-    """
-
-    squad: str | None = None
-    dev: str | None = None
-    adversarial: tuple[str, ...] = ()
-    vectors: Mapping[str, str] = field(default_factory=dict)
-    features: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    teacher: str | None = None
-    encoder: str | None = None
-    sentence_encoder: str | None = None
-    init: str | None = None
-
-    def require(self, experiment: Experiment) -> None:
-        """Refuse what an experiment cannot begin with, before any work.
-
-        :raises InputError: naming what is missing or too much.
-        """
-        name = experiment.name
-        students = any(variant.strategy is None for variant in experiment.variants)
-        if self.dev is None:
-            raise InputError(f"experiment {name} needs --dev, the set that its report is scored on")
-        if experiment.has_loops and (self.squad is None or self.encoder is None):
-            raise InputError(f"experiment {name} needs --squad and --encoder, which active learning fine-tunes on it")
-        if any(variant.strategy == CLUSTERS for variant in experiment.variants):
-            if self.sentence_encoder is None:
-                raise InputError(
-                    f"experiment {name} needs --sentence-encoder, whose vectors strategy {CLUSTERS} clusters"
-                )
-            require_clustering()
-        if not students:
-            return
-        if self.init is not None:
-            self._require_same_start(experiment)
-        if self.features is not None and (self.vectors or experiment.has_loops or name == "vectors"):
-            raise InputError(
-                f"experiment {name} makes features of its own: leave out --features, and give --squad and --vectors"
-                if not self.vectors
-                else "vectors and features exclude each other: the features have their vectors already"
-            )
-        if self.features is None and self.squad is None:
-            raise InputError(f"experiment {name} needs --squad with --vectors, or --features")
-        missing = {variant.vectors or "only" for variant in experiment.variants} - {"none", *self.vectors}
-        if self.features is None and missing and (self.init is None or self.vectors):
-            wanted = sorted(missing)
-            asked = "--vectors FILE|none" if wanted == ["only"] else " ".join(f"--vectors {one}=FILE" for one in wanted)
-            raise InputError(f"experiment {name} needs {asked}")
-        self._require_labels(experiment)
-        if experiment.noises and self.features is not None and not Features.open(self.features).noisy_copies:
-            raise InputError(
-                f"features {self.features} have no noisy questions, which experiment {name} trains on: qa-edge prepare"
-                f" --squad FILE --features {self.features} --noisy {NOISY_COPIES} -o NEW adds them"
-            )
-
-    def _require_same_start(self, experiment: Experiment) -> None:
-        """Refuse a checkpoint for runs that do not all begin with its sizes and words, or that the paper has."""
-        if experiment.tables:
-            raise InputError(
-                f"the students of {experiment.name} begin with nothing, as the paper's do: leave out --init"
-            )
-        fixed = [one.name for one in experiment.variants if one.student or one.vectors]
-        if fixed:
-            raise InputError(
-                f"a checkpoint has its size and its vectors already, which {', '.join(fixed)} of experiment"
-                f" {experiment.name} would change: leave out --init"
-            )
-
-    def _require_labels(self, experiment: Experiment) -> None:
-        wanted = [variant.labels for variant in experiment.variants if variant.labels is not None]
-        missing = [name for name in wanted if name not in (AVERAGE, *self.labels)]
-        if missing:
-            asked = " ".join(f"--labels {name}=FOLDER" for name in missing)
-            raise InputError(f"experiment {experiment.name} needs {asked}, or others of two teachers or more")
-        if self.labels and any(variant.train.get("layers_weight") for variant in experiment.variants):
-            from qa_edge.states import LayerStates, states_folder
-
-            for folder in self.labels.values():
-                LayerStates(states_folder(folder))
-        if AVERAGE in wanted:
-            from qa_edge.ensemble import require_alike
-            from qa_edge.labels import Labels
-
-            require_alike([Labels(folder) for folder in self.labels.values()])
-
-    def hashes(self) -> dict[str, Any]:
-        """What decides training, as recipes hold inputs: evaluation data may change between commands."""
-        found = {} if self.squad is None else {"squad": Input.of(self.squad, "SQuAD file")}
-        if self.features is not None:
-            found["features"] = Input.of(self.features, "features", MANIFEST)
-        if self.init is not None:
-            found["init"] = Input.of(self.init, "checkpoint", WEIGHTS)
-        for name, folder in self.labels.items():
-            found["labels" if name == "only" else f"labels-{name}"] = Input.of(folder, "labels", MANIFEST)
-        return {name: asdict(one) for name, one in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +142,6 @@ class Inputs:
         """Logits of the teacher for a variant's questions.
 
         :param states: its layers' states beside them; labels that were given have theirs.
-        :raises InputError: if no teacher was given.
         """
         from qa_edge.accelerator import open_processes
         from qa_edge.ensemble import average_labels
@@ -274,10 +160,11 @@ class Inputs:
             return folder
         elif self.sources.labels:
             return Path(self.sources.labels[variant.labels or "only"])
-        elif self.sources.teacher is not None and self.sources.squad is not None:
-            data, teacher, folder = self.squad(), self.sources.teacher, self.folder / "labels"
         else:
-            raise InputError(f"variant {variant.name} learns from a teacher: give --labels, or --squad and --teacher")
+            assert self.sources.teacher is not None and self.sources.squad is not None
+            # Features that are given, and their share, are of the whole file.
+            data = self.squad() if self.sources.features is None else Path(self.sources.squad)
+            teacher, folder = self.sources.teacher, self.folder / "labels"
 
         asked: dict[str, Any] = {"settings": self.label_settings, "device": str(open_processes().device)}
         with self._making(folder, lambda: _finished(Labels, folder)) as missing:
@@ -290,6 +177,7 @@ class Inputs:
                 if missing:
                     self.log(f"reading the layers of {Path(teacher).name}")
                     label_states(data, teacher, folder, features, **asked)
+            LayerStates(folder / FOLDER).require_whole(Labels(folder), Features.open(features))
         return folder
 
     def test_sets(self, experiment: Experiment) -> list[ScoringSet]:

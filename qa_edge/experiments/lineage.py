@@ -34,7 +34,8 @@ _IDLE = ("seed", "max_steps", "log_every", "save_every")
 
 def is_taught(recipe: Mapping[str, Any]) -> bool:
     """Whether a student learned from a teacher too."""
-    return recipe["teacher"] != "none" and bool(recipe["train"]["rho"] or recipe["train"]["mse_weight"])
+    terms = ("rho", "mse_weight", "layers_weight")
+    return recipe["teacher"] != "none" and any(recipe["train"].get(name) for name in terms)
 
 
 def run_before(recipe: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:

@@ -12,10 +12,11 @@ from qa_edge.accelerator import open_processes
 from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import AT_RANDOM, CLUSTERS, WHOLE, Experiment, Variant
-from qa_edge.experiments.inputs import NOISY_COPIES, Inputs, ScoringSet, Sources
+from qa_edge.experiments.inputs import Inputs, ScoringSet
 from qa_edge.experiments.lineage import describe_teacher
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
+from qa_edge.experiments.sources import NOISY_COPIES, Sources
 from qa_edge.lock import holding
 from qa_edge.recipe import model_entry, settle_recipe
 from qa_edge.squad import read_squad
@@ -77,6 +78,18 @@ class Plan:
             found = self.settings(variant, 0, questions=1)  # refuses what cannot be, before the work
             if (variant.rest or variant.labels) and not (found.rho or found.mse_weight):
                 raise InputError(f"variant {variant.name} learns from a teacher: rho and mse-weight cannot both be 0")
+
+    def require(self) -> None:
+        """Refuse what the runs cannot begin with, before any work.
+
+        :raises InputError: naming what is missing or too much.
+        :raises DataError: if labels that are given cannot serve.
+        """
+        self.sources.require(self.experiment)
+        for variant in self.experiment.variants:
+            if variant.strategy is None:
+                found = self.settings(variant, 0, questions=1)
+                self.sources.require_teacher(variant, taught=_taught(found), layers=bool(found.layers_weight))
 
     @property
     def folder(self) -> Path:
@@ -162,7 +175,7 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
     """
     if not 0 <= process < processes:
         raise InputError(f"process {process} is not one of {processes}: the first is 0")
-    plan.sources.require(plan.experiment)
+    plan.require()
     state = open_processes()
     if state.num_processes > 1 and processes > 1:
         raise InputError("the processes of a launcher train each run together: leave out --process and --processes")
@@ -270,7 +283,7 @@ class _Work:
         else:
             questions = len(Features.open(self.inputs.all_features(run.variant, run.seed)))
         settings = self.plan.settings(run.variant, run.seed, questions=questions)
-        taught = bool(settings.rho or settings.mse_weight or settings.layers_weight)
+        taught = _taught(settings)
         labels = self.inputs.labels(run.variant, run.seed, states=bool(settings.layers_weight)) if taught else None
         recipe = Recipe.of(
             {"features": features, "labels": labels, "init": self.plan.sources.init},
@@ -322,6 +335,10 @@ class _Work:
         )
         settings = LoopSettings(strategy=strategy, first=first, budget=labels, seed=seed)
         run_loop(self.inputs.squad(), learner, folder, settings=settings, encoder=sentences, log=self.log)
+
+
+def _taught(settings: TrainSettings) -> bool:
+    return bool(settings.rho or settings.mse_weight or settings.layers_weight)
 
 
 def _teacher_name(labels: Path) -> str:

@@ -19,11 +19,11 @@ from qa_edge.experiments.budget import PRESETS, Budget, parse_budget
 from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.cost import questions_trained
 from qa_edge.experiments.definitions import EXPERIMENTS, ensemble, experiments_of, names
-from qa_edge.experiments.inputs import Sources
 from qa_edge.experiments.results import collect_results
 from qa_edge.experiments.results_page import conclusion, results_page
 from qa_edge.experiments.runner import Plan, run_experiment, runs_of, scored_files
 from qa_edge.experiments.share import share_of_features
+from qa_edge.experiments.sources import Sources
 from qa_edge.features import Features
 from qa_edge.labels import Labels
 from qa_edge.noise import NOISES
@@ -266,8 +266,9 @@ def test_students_of_a_part_and_of_all_have_equal_updates_and_a_teacher_of_their
         found = sorted((folder / f"choice-{strategy}-seed0").glob("cycle-*"))
         assert len(found) == cycles and labels["teacher"] == str(found[-1] / "model")
     assert "questions that least confidence chose of" not in shown
-    # A random 40 % is no row of the paper's.
-    assert {one.role for one in find_runs(folder)[0]} == {"kd:all"}
+    assert find_runs(folder)[0] == []  # with equal updates they are no rows of the paper's
+    result = run(*line, "--teacher", tiny_teacher_path, "--runs", tmp_path / "other")
+    assert result.exit_code == 2 and "fine-tunes the teachers of its students itself" in result.stderr
 
 
 def test_loops_go_on_with_a_budget_of_more_labels(
@@ -302,7 +303,7 @@ def test_questions_without_answers_are_those_of_whole_articles_at_equal_updates(
         assert (own[~answered] == -1).all() and (known >= 0).all() and len(own) == len(known) == 54
         assert own[answered].tolist() == known[answered].tolist() == getattr(quarter, name).tolist()
     assert np.array_equal(rest.question_tokens, everything.question_tokens)
-    with pytest.raises(InputError, match="quarter-and-rest learns from a teacher"):
+    with pytest.raises(InputError, match=r"quarter-and-rest learns from a teacher: rho and"):
         replace(whole, train={"rho": 0.0, "mse_weight": 0.0})
     found = collect_results(whole, scored_files(whole), resamples=200)
     assert found["equal_steps"] and [one["steps"] for one in found["variants"]] == [[54 // 8]] * 3

@@ -20,9 +20,11 @@ from qa_edge import states as module
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import TrainingState, load_student
 from qa_edge.distill import Recipe
+from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import EXPERIMENTS
-from qa_edge.experiments.inputs import Sources
+from qa_edge.experiments.runner import Plan
 from qa_edge.experiments.share import share_of_features
+from qa_edge.experiments.sources import Sources
 from qa_edge.features import TOKENIZER, Features
 from qa_edge.labels import Labels, LabelSettings
 from qa_edge.layers import LayerProjections
@@ -161,6 +163,26 @@ def test_other_paragraphs_and_questions_without_states_count_for_nothing() -> No
     assert projections(passes, torch.zeros(3, 6, 12)).item() == 0
 
 
+def test_states_of_another_teacher_or_of_a_part_are_not_taken_for_ones_own(
+    labels: Path, tiny_features: Features, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(labels, tmp_path / "labels"))
+    LayerStates(copy / "states").require_whole(Labels(copy), tiny_features)
+    manifest = copy / "states" / "manifest.json"
+    found = json.loads(manifest.read_text())
+    for name, said in (("teacher_sha256", "of another teacher"), ("questions_sha256", "of other questions")):
+        manifest.write_text(json.dumps({**found, name: "0" * 64}))
+        with pytest.raises(DataError, match=f"{said}.*remove them"):
+            LayerStates(copy / "states").require_whole(Labels(copy), tiny_features)
+
+
+def test_the_first_reduction_holds_for_all_processes(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        module._write_first(tmp_path / "reduction", {"map": np.full(3, value, np.float32)})
+    assert load_file(tmp_path / "reduction")["map"].tolist() == [1.0] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["reduction"]
+
+
 def test_what_cannot_be_is_one_sentence(
     labels: Path, tiny_labels: Labels, tiny_features: Features, tmp_path: Path
 ) -> None:
@@ -176,9 +198,17 @@ def test_what_cannot_be_is_one_sentence(
     with pytest.raises(DataError, match="are of the tokens of other features"):
         TrainingData(Features.open(other), tiny_labels, states=LayerStates(labels / "states"))
     sources = Sources(dev="dev.json", features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)})
+    plan = {"experiment": EXPERIMENTS["layers"], "runs": tmp_path, "budget": Budget()}
     with pytest.raises(DataError, match="hold no states"):
-        sources.require(EXPERIMENTS["layers"])
-    with pytest.raises(InputError, match="needs a teacher's layers"):
+        Plan(**plan, sources=sources).require()
+    with pytest.raises(InputError, match="variant rule learns from a teacher: give --labels, or --squad and --teacher"):
+        Plan(**plan, sources=replace(sources, labels={})).require()
+    with pytest.raises(InputError, match="the mean of several teachers has no layers"):
+        sources.require_teacher(EXPERIMENTS["ensemble"].variant("average"), taught=True, layers=True)
+    only = replace(EXPERIMENTS["kd"], variants=(EXPERIMENTS["kd"].variant("hard"),))
+    hard = Plan(**{**plan, "experiment": only}, sources=replace(sources, labels={}), train={"layers_weight": 1.0})
+    assert hard.settings(only.variants[0], 0, questions=100).layers_weight is None  # the answers alone they stay
+    with pytest.raises(InputError, match="layers_weight is 1, but the teacher is none"):
         Recipe.of({"features": tiny_features.folder}, teacher="none", train=replace(settings, rho=0, mse_weight=0))
 
 

@@ -12,10 +12,10 @@ from tiny_teacher import write_example_teacher
 
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import EXPERIMENTS
-from qa_edge.experiments.inputs import Sources
 from qa_edge.experiments.paper import train_questions
 from qa_edge.experiments.report import paper_report
 from qa_edge.experiments.runner import Plan, run_experiment, runs_of
+from qa_edge.experiments.sources import Sources
 from qa_edge.features import Features
 
 SIZES = {"hidden": 16, "model_blocks": 1, "encoder_convolutions": 1, "model_convolutions": 1, "character_dim": 8}
