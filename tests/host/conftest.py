@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from qa_edge.labels import Labels
     from qa_edge.teacher import Teacher
 
+# A shell lets its background jobs ignore Ctrl-C, which these tests send to themselves and to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Read once, when the hub's package is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
