@@ -62,7 +62,9 @@ class Sources:
             require_clustering()
         if not students:
             return
-        if all(variant.chosen for variant in experiment.variants) and (self.labels or self.teacher):
+        # Of the paper's tables a teacher has a row of its own, whichever of the students are asked for.
+        own = all(variant.chosen for variant in experiment.variants) and not experiment.tables
+        if own and (self.labels or self.teacher):
             raise InputError(
                 f"experiment {name} fine-tunes the teachers of its students itself: leave out --labels and --teacher"
             )

@@ -245,6 +245,14 @@ def test_distillation_on_what_least_confidence_chose(
     assert "**Unfinished: 2 of 5 runs.**" in shown
 
 
+def test_a_table_of_chosen_questions_alone_takes_the_teacher_of_its_row() -> None:
+    paths = {"dev": "dev.json", "squad": "train.json", "encoder": "encoder", "teacher": "teacher"}
+    sources = Sources(**paths, vectors={"only": "none"})
+    sources.require(runs_of(EXPERIMENTS["table6"], ("kd-chosen",)))
+    with pytest.raises(InputError, match="experiment joint fine-tunes the teachers of its students itself"):
+        sources.require(EXPERIMENTS["joint"])
+
+
 def test_students_of_a_part_and_of_all_have_equal_updates_and_a_teacher_of_their_own(
     one_thread: None, tiny_squad_path: Path, tiny_vectors_path: Path, tiny_teacher_path: Path, tmp_path: Path
 ) -> None:
