@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qa_edge.labels import Labels, label
 from qa_edge.states import FOLDER, LayerStates, label_states
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qa_edge.distill import Recipe
     from qa_edge.features import Features
 
+T = TypeVar("T")
 NO_TEACHER = "none"
 """Named in place of a teacher: the answers alone."""
 
@@ -41,31 +42,36 @@ def taught_by(
         "process": accelerator.process_index,
         "processes": accelerator.num_processes,
     }
-    if not _ready(folder, recipe.teacher, accelerator):
+    labels = _found(Labels, folder, accelerator)
+    if labels is None or labels.manifest["teacher"] != recipe.teacher:  # then `label` goes on, or says what is wrong
         log(f"labelling with {recipe.teacher}")
         label(squad.checked("SQuAD file"), recipe.teacher, folder, **asked)
         accelerator.wait_for_everyone()
-    labels = Labels(folder)
+        labels = Labels(folder)
     labels.require(squad.sha256)
     if not recipe.train.layers_weight:
         return labels, None
-    if not _ready(folder / FOLDER, None, accelerator):
+    states = _found(LayerStates, folder / FOLDER, accelerator)
+    if states is None:
         log(f"reading the layers of {recipe.teacher}")
         label_states(squad.checked("SQuAD file"), recipe.teacher, folder, features.folder, **asked)
         accelerator.wait_for_everyone()
-    states = LayerStates(folder / FOLDER)
+        states = LayerStates(folder / FOLDER)
     states.require_whole(labels, features)
     return labels, states
 
 
-def _ready(folder: Path, teacher: str | None, accelerator: Accelerator) -> bool:
-    """Whether finished labels of this teacher, by its name, or states lie there; else what makes them goes on."""
-    # All processes look before one of them writes, so that all come to the same conclusion.
-    accelerator.wait_for_everyone()
+def finished(read: Callable[[Path], T], folder: Path) -> T | None:
+    """Labels or states that lie there; None where what makes them was not begun, or was killed."""
     try:
-        found = LayerStates(folder).manifest if teacher is None else Labels(folder).manifest
-        ready = teacher is None or found["teacher"] == teacher
+        return read(folder)
     except DataError:
-        ready = False
+        return None
+
+
+def _found(read: Callable[[Path], T], folder: Path, accelerator: Accelerator) -> T | None:
+    """The same in all processes, which look before one of them writes, so that all come to the same conclusion."""
     accelerator.wait_for_everyone()
-    return ready
+    found = finished(read, folder)
+    accelerator.wait_for_everyone()
+    return found

@@ -147,6 +147,7 @@ class Inputs:
         from qa_edge.ensemble import average_labels
         from qa_edge.labels import Labels, label
         from qa_edge.states import FOLDER, LayerStates, label_states
+        from qa_edge.taught import finished
 
         if variant.chosen is not None:
             data, found = self.choose(variant.chosen, seed)
@@ -167,17 +168,17 @@ class Inputs:
             teacher, folder = self.sources.teacher, self.folder / "labels"
 
         asked: dict[str, Any] = {"settings": self.label_settings, "device": str(open_processes().device)}
-        with self._making(folder, lambda: _finished(Labels, folder)) as missing:
+        with self._making(folder, lambda: finished(Labels, folder) is not None) as missing:
             if missing:
                 self.log(f"labelling {data.name} with {Path(teacher).name}")
                 label(data, teacher, folder, **asked)
         if states:
-            features = self.all_features(variant, seed)
-            with self._making(folder / FOLDER, lambda: _finished(LayerStates, folder / FOLDER)) as missing:
+            features, kept = self.all_features(variant, seed), folder / FOLDER
+            with self._making(kept, lambda: finished(LayerStates, kept) is not None) as missing:
                 if missing:
                     self.log(f"reading the layers of {Path(teacher).name}")
                     label_states(data, teacher, folder, features, **asked)
-            LayerStates(folder / FOLDER).require_whole(Labels(folder), Features.open(features))
+            LayerStates(kept).require_whole(Labels(folder), Features.open(features))
         return folder
 
     def test_sets(self, experiment: Experiment) -> list[ScoringSet]:
@@ -261,14 +262,6 @@ class Inputs:
             return
         with holding(self.lock, wait=True):
             yield not done()
-
-
-def _finished(read: Callable[[Path], object], folder: Path) -> bool:
-    try:
-        read(folder)
-    except DataError:  # not begun, or begun and killed
-        return False
-    return True
 
 
 @functools.cache
