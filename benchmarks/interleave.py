@@ -6,12 +6,21 @@ import gc
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from contenders import Contender
+from typing import Any, NamedTuple, Protocol
 
 WARMUP = 2
+
+
+class Timed(Protocol):
+    """What is timed: the work of a round, and what has to be done before it and is not timed."""
+
+    @property
+    def call(self) -> Callable[[int], Any]:
+        """Does the work of round `n` once."""
+
+    @property
+    def prepare(self) -> Callable[[], None]:
+        """Called before each call."""
 
 
 class Samples(NamedTuple):
@@ -25,7 +34,7 @@ class Samples(NamedTuple):
 
 
 def run_rounds(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Timed],
     *,
     rounds: int,
     minutes: float = float("inf"),
