@@ -101,7 +101,10 @@ def _read_run(path: Path) -> tuple[list[Measured], Loop | None]:
         return [], None
     loop = read_loop(path)
     # One that begins with all labels chooses nothing, and is of no strategy's column.
-    return ([], None) if loop.strategy == ALL or not loop.points else (_loops_teacher(loop), loop)
+    if loop.strategy == ALL or not loop.points:
+        return [], None
+    loop_notes(loop)  # fails here, where it is known whose fault it is, on a learner of another version
+    return _loops_teacher(loop), loop
 
 
 def best(measured: Sequence[Measured], role: str, data: str) -> Filled | None:

@@ -122,6 +122,13 @@ def test_a_run_that_went_on_from_another_counts_what_that_one_saw(runs: Path) ->
         paper_report(runs)
 
 
+def test_a_loop_whose_learner_is_of_another_version_is_named(tmp_path: Path) -> None:
+    learner = {"kind": "teacher", "encoder": "minilm", "settings": {}}  # the name alone
+    write_loop(tmp_path / "random-0", "random", {0.01: 40.0, 0.1: 58.0}, learner=learner)
+    with pytest.raises(DataError, match="random-0 is not a run that this version can read"):
+        paper_report(tmp_path)
+
+
 def test_links_to_runs_are_followed_and_none_counts_twice(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "gathered").mkdir()
     for name in ("first", "again"):
