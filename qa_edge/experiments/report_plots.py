@@ -50,16 +50,17 @@ def draw_figure_7(report: PaperReport) -> Any:
                 if value is None:
                     axes.text(number + shift, 1.5, "not run", fontsize=8, color=PALE_INK, ha="center", rotation=90)
                     continue
-                label = None if number else "the paper" if shift < 0 else "these runs"
-                axes.bar(number + shift, value, 0.34, color=colour, label=label)
+                axes.bar(number + shift, value, 0.34, color=colour)
                 axes.text(number + shift, value + 1, f"{value:.2f}", fontsize=8, color=PALE_INK, ha="center")
         axes.set_xticks(range(len(rows)), [row.name.split(" (")[0] for row in rows])
         axes.set_title(heading, loc="left", fontsize=10, color=INK)
         axes.set_ylim(0, 100)
         plain_axes(axes, "y")
         axes.tick_params(axis="x", labelcolor=INK)
-    handles, labels = columns[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    # Not of the bars themselves: a row that has not been run has none.
+    for name, colour in (("the paper", OTHER_COLOUR), ("these runs", OWN_COLOUR)):
+        columns[0].bar(0, 0, color=colour, label=name)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 

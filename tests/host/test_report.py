@@ -12,6 +12,7 @@ from tiny_teacher import EXAMPLE, ran, run
 from qa_edge.experiments.collect import find_runs
 from qa_edge.experiments.paper import paper_tables, train_questions, whole_size
 from qa_edge.experiments.report import paper_report
+from qa_edge.experiments.report_plots import draw_figure_7
 from qa_edge_runtime.errors import DataError
 
 PEERS = Path(__file__).parents[2] / "docs" / "benchmarks" / "peers.json"
@@ -120,6 +121,13 @@ def test_a_run_that_went_on_from_another_counts_what_that_one_saw(runs: Path) ->
     write(runs / "on" / "recipe.json", {**recipe, "train": None})
     with pytest.raises(DataError, match="is not a run that this version can read"):
         paper_report(runs)
+
+
+def test_figure_7_says_whose_bars_are_whose_when_its_first_row_was_not_run(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_run(tmp_path / "kd/rule-seed0", 73.0, train={**KD, "epochs": 4})
+    legend = draw_figure_7(paper_report(tmp_path)).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["the paper", "these runs"]
 
 
 def test_a_loop_whose_learner_is_of_another_version_is_named(tmp_path: Path) -> None:
