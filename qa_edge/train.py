@@ -16,6 +16,7 @@ from qa_edge.accelerator import open_accelerator
 from qa_edge.align import STRATEGIES
 from qa_edge.batches import Targets, TrainingData, moved
 from qa_edge.checkpoint import TrainingState, save_checkpoint
+from qa_edge.excerpts import WHOLE_TEXTS
 from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import KINDS, interpolate
 from qa_edge.layers import LayerProjections
@@ -61,6 +62,8 @@ class TrainSettings:
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
+    :param excerpts: share of the questions that are asked of some sentences around their answer in place of the whole
+        context (see `excerpts`); without a teacher alone, whose logits are of the whole.
     :param layers_weight: of the distance to the teacher's reduced states (see `layers`); None leaves it out.
     :param table: `int4` rounds the states of words as a bundle's table of 4 bits will, `float32` does not.
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
@@ -87,6 +90,7 @@ class TrainSettings:
     context_limit: int = 400
     others: float = 0.0
     noise: float | None = None
+    excerpts: float | None = None
     layers_weight: float | None = None
     ema_ceiling: float | None = None
     evaluate_every: int = 1000
@@ -126,8 +130,10 @@ class TrainSettings:
             raise InputError("warmup and weight_decay must be 0 or more")
         if not 0 <= self.others <= 1:
             raise InputError(f"others is {self.others}, expected a share of the questions, 0 to 1")
-        if self.noise is not None and not 0 < self.noise <= 1:
-            raise InputError(f"noise is {self.noise}, expected a share of the questions, above 0 and up to 1")
+        for name in ("noise", "excerpts"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise InputError(f"{name} is {share}, expected a share of the questions, above 0 and up to 1")
         if self.layers_weight is not None and not self.layers_weight > 0:
             raise InputError(f"layers_weight is {self.layers_weight}, expected a number above 0")
         if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:
@@ -170,6 +176,8 @@ class Trainer:
             raise InputError(
                 f"noise is {settings.noise}, but the features have no noisy questions: prepare them with --noisy 2"
             )
+        if settings.excerpts and data.labels is not None:
+            raise InputError(WHOLE_TEXTS)
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
         self.model.rounds_states = settings.table == "int4"
