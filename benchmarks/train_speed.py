@@ -36,7 +36,8 @@ from qa_edge.squad import Squad
 from qa_edge.student import fused
 from qa_edge.student.config import preset_config
 from qa_edge.student.qanet import QANet
-from qa_edge.train import Trainer, TrainSettings
+from qa_edge.train import Trainer
+from qa_edge.train_settings import TrainSettings
 from qa_edge.trained import TrainedStudent
 from qa_edge_runtime.errors import InputError, QaEdgeError
 from qa_edge_runtime.files import atomic_write

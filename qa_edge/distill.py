@@ -30,7 +30,8 @@ from qa_edge.student.fused import missing
 from qa_edge.student.qanet import QANet, count_parameters
 from qa_edge.student.widen import widen_words
 from qa_edge.taught import NO_TEACHER, taught_by
-from qa_edge.train import Trainer, TrainSettings
+from qa_edge.train import Trainer
+from qa_edge.train_settings import TrainSettings
 from qa_edge.trained import TrainedStudent, read_inputs
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.scoring import Scores

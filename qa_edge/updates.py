@@ -16,7 +16,7 @@ from qa_edge.paragraphs import Others, find_candidates
 from qa_edge.student.qanet import Batch
 
 if TYPE_CHECKING:
-    from qa_edge.train import TrainSettings
+    from qa_edge.train_settings import TrainSettings
 
 # Building a batch takes a thirtieth of a millisecond a question: one thread keeps far ahead of any device. Two batches
 # wait, so that an evaluation or a slow batch does not empty the queue.

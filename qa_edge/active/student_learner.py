@@ -20,7 +20,7 @@ from qa_edge.squad import read_squad
 from qa_edge.states import label_states, states_folder
 from qa_edge.student.config import split_sizes
 from qa_edge.taught import NO_TEACHER
-from qa_edge.train import TrainSettings
+from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 
 TEACHER, LABELS = "teacher", "labels"

@@ -157,7 +157,7 @@ def _learner(
             raise click.UsageError("nothing to train: give --encoder, or --features for a student")
         return teacher
     from qa_edge.active.student_learner import StudentLearner
-    from qa_edge.train import TrainSettings
+    from qa_edge.train_settings import TrainSettings
 
     values = _student_settings(student)
     train = {name: value for name, value in values.items() if name in TRAIN}

@@ -94,7 +94,7 @@ def _recipe(
     from qa_edge.prepare import PrepareSettings
     from qa_edge.squad import read_squad, references
     from qa_edge.taught import NO_TEACHER
-    from qa_edge.train import TrainSettings
+    from qa_edge.train_settings import TrainSettings
     from qa_edge_runtime.errors import DataError
 
     if vectors is None and values["features"] is None and values["init"] is None:

@@ -12,7 +12,7 @@ from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.lineage import OF_A_TEACHER, is_taught, questions_before
 from qa_edge.experiments.paper import whole_size
 from qa_edge.teach import TeachSettings
-from qa_edge.train import TrainSettings
+from qa_edge.train_settings import TrainSettings
 
 # Those that change no score, or that the size and the row say.
 _UNSAID = ("seed", "max_steps", "log_every", "save_every", "evaluate_every")

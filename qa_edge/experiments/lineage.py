@@ -19,7 +19,7 @@ from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import Input, digest, read_recipe
 from qa_edge.shards import MANIFEST as LABELS
 from qa_edge.squad import read_squad
-from qa_edge.train import TrainSettings
+from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
 

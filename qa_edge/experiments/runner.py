@@ -24,7 +24,7 @@ from qa_edge.student.config import split_sizes
 from qa_edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from qa_edge.train import TrainSettings
+    from qa_edge.train_settings import TrainSettings
 
 LOCKS = ".locks"
 SHORT_BATCH = 32
@@ -119,7 +119,7 @@ class Plan:
 
         :param questions: of a pass over the budget's share; over what was chosen of it, unless updates are equal.
         """
-        from qa_edge.train import TrainSettings
+        from qa_edge.train_settings import TrainSettings
 
         chosen: dict[str, Any] = {}
         batch = self.train.get("batch_size", SHORT_BATCH if self.budget.is_short else TrainSettings.batch_size)

@@ -12,7 +12,7 @@ from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.report import PaperReport
 from qa_edge.recipe import Input
 from qa_edge.teach import TeachSettings
-from qa_edge.train import TrainSettings
+from qa_edge.train_settings import TrainSettings
 
 
 def write(path: Path, value: Any) -> None:

@@ -31,7 +31,7 @@ from qa_edge.recipe import model_entry
 from qa_edge.split import sample_articles
 from qa_edge.squad import read_squad
 from qa_edge.teach import TeachSettings
-from qa_edge.train import TrainSettings
+from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from qa_edge.features import Features  # noqa: E402
 from qa_edge.labels import Labels  # noqa: E402
 from qa_edge.prepare import PrepareSettings, prepare  # noqa: E402
 from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, write_squad  # noqa: E402
-from qa_edge.train import TrainSettings  # noqa: E402
+from qa_edge.train_settings import TrainSettings  # noqa: E402
 from qa_edge.updates import Updates  # noqa: E402
 from qa_edge_runtime.errors import InputError  # noqa: E402
 from tests.host.tiny_models import student_of  # noqa: E402

@@ -31,7 +31,8 @@ from qa_edge.layers import LayerProjections
 from qa_edge.squad import read_squad
 from qa_edge.states import LayerStates, label_states, quantise, states_folder
 from qa_edge.teacher import Teacher
-from qa_edge.train import Trainer, TrainSettings
+from qa_edge.train import Trainer
+from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -30,7 +30,8 @@ from qa_edge.labels import Labels, LabelSettings, label
 from qa_edge.metrics import MetricsLog
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.squad import Squad, read_squad, write_squad
-from qa_edge.train import Trainer, TrainSettings
+from qa_edge.train import Trainer
+from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,8 @@ from qa_edge.checkpoint import TrainingState
 from qa_edge.features import HELDOUT, Features
 from qa_edge.labels import Labels
 from qa_edge.squad import Squad, read_squad
-from qa_edge.train import Trainer, TrainSettings
+from qa_edge.train import Trainer
+from qa_edge.train_settings import TrainSettings
 
 SETTINGS = TrainSettings(
     epochs=3,
