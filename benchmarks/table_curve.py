@@ -24,7 +24,7 @@ from qa_edge.bundle import word_counts
 from qa_edge.evaluate import predict
 from qa_edge.squad import Squad, read_squad, references
 from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
-from qa_edge_export.token_table import build_table, choose_words, rank_words
+from qa_edge_export.token_table import Table, build_table, choose_words, rank_words
 from qa_edge_runtime.bundle import Bundle, write_bundle
 from qa_edge_runtime.engine import EngineChoice, choose_engine, open_engine
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError, QaEdgeError
@@ -63,25 +63,29 @@ def check_pair(checkpoint: Checkpoint, base: Bundle) -> None:
         raise DataError(f"{refusal}: its table holds other states than the run's weights give; {advice}")
 
 
+def write_with_table(path: Path, base: Bundle, table: Table) -> None:
+    """Write a bundle that is another one but for its token table."""
+    kept = {name: (base.path / name).read_bytes() for name in base.manifest.files if not name.startswith("table")}
+    manifest = base.manifest
+    write_bundle(
+        path,
+        {**kept, **table.files},
+        graphs=manifest.graphs,
+        table=table.spec,
+        student=manifest.student,
+        qa_edge_version=manifest.qa_edge_version,
+        spacy_version=manifest.spacy_version,
+        max_answer_tokens=manifest.max_answer_tokens,
+    )
+
+
 def measure_point(
     checkpoint: Checkpoint, base: Bundle, words: Sequence[str], dtype: str, squad: Squad, choice: EngineChoice
 ) -> dict[str, Any]:
     """Score a bundle with these words in rows of `dtype`, answering through one of its graphs."""
-    table = build_table(checkpoint, words, dtype)
-    kept = {name: (base.path / name).read_bytes() for name in base.manifest.files if not name.startswith("table")}
-    manifest = base.manifest
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "point.qab"
-        write_bundle(
-            path,
-            {**kept, **table.files},
-            graphs=manifest.graphs,
-            table=table.spec,
-            student=manifest.student,
-            qa_edge_version=manifest.qa_edge_version,
-            spacy_version=manifest.spacy_version,
-            max_answer_tokens=manifest.max_answer_tokens,
-        )
+        write_with_table(path, base, build_table(checkpoint, words, dtype))
         size = Bundle.open(path).size_bytes
         scores = score_predictions(references(squad), predict(path, squad, **choice._asdict()))
     return {

@@ -1,0 +1,139 @@
+"""What the token table alone does to a bundle's answers: the same core graph with states that no table holds, and with
+tables of every dtype.
+
+    python benchmarks/table_agreement.py runs/first first.qab --squad dev-v1.1.json -o docs/benchmarks/table-agreement.json
+
+RUN is the run that BUNDLE was exported from, with its word vectors. The reference is the unfolded model: the state of
+each token is worked out from the checkpoint as the token stands in the text. Each table has as many words as the
+bundle's own (the same ones, if the run still has its features or --text names what they were counted in), and what is
+not in it goes through the bundle's token graph, as on a device. Counted are questions whose best answers have the same
+characters. A float32 row is the reference's own state: what is not the same there is words that have no row of their
+own case, and the token graph's rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from table_curve import check_pair, write_with_table
+
+from qa_edge.bundle import word_counts
+from qa_edge.evaluate import answers_of_bundle
+from qa_edge.split import sample_questions
+from qa_edge.squad import Squad, read_squad, references
+from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
+from qa_edge_export.inputs import ExactInputs, window_inputs
+from qa_edge_export.token_table import build_table, choose_words, rank_words
+from qa_edge_runtime.answers import Answer, decode_answers
+from qa_edge_runtime.bundle import Bundle
+from qa_edge_runtime.engine import EngineChoice, choose_engine, open_engine
+from qa_edge_runtime.errors import QaEdgeError
+from qa_edge_runtime.files import atomic_write
+from qa_edge_runtime.graphs import ENGINES, PRECISIONS
+from qa_edge_runtime.lexical import window_priors
+from qa_edge_runtime.scoring import score_predictions
+from qa_edge_runtime.table import TABLE_DTYPES
+from qa_edge_runtime.windows import Windows, merge_logits, runs
+
+
+def unfolded_answers(checkpoint: Checkpoint, base: Bundle, squad: Squad, choice: EngineChoice) -> dict[str, Answer]:
+    """The best answer to each question through a bundle's core graph on the checkpoint's own states."""
+    engine, exact, windows = open_engine(base, "core", **choice._asdict()), ExactInputs(checkpoint), Windows()
+    answers = {}
+    for _, paragraph, question in squad.items():
+        inputs, tokens = exact(question.text, paragraph.context)
+        cut, parts = windows.cut(len(tokens)), []
+        for window in cut:
+            outputs = engine.run(window_inputs(inputs, window))
+            parts.append(np.stack([outputs["start_logits"], outputs["end_logits"]]))
+        priors = window_priors(tokens.texts, checkpoint.tokenizer(question.text).texts, cut)
+        start, end = merge_logits(cut, parts, len(tokens), priors)
+        longest = base.manifest.max_answer_tokens
+        (answers[question.id],) = decode_answers(paragraph.context, tokens, start, end, longest, runs=runs(cut))
+    return answers
+
+
+def compare(expected: dict[str, Answer], found: dict[str, Answer], squad: Squad) -> dict[str, Any]:
+    """How many answers have the same characters, how far the others' logits are, and the scores."""
+    same = [
+        (found[name].start, found[name].end) == (answer.start, answer.end) for name, answer in expected.items()
+    ]
+    differences = [abs(found[name].logit - answer.logit) for name, answer in expected.items()]
+    scores = score_predictions(references(squad), {name: answer.text for name, answer in found.items()})
+    return {
+        "questions": len(expected),
+        "same_spans": sum(same),
+        "same_share": round(sum(same) / len(same), 4),
+        "median_logit_difference": float(f"{np.median(differences):.2g}"),
+        "largest_logit_difference": float(f"{max(differences):.2g}"),
+        "exact_match": round(scores.exact_match, 2),
+        "f1": round(scores.f1, 2),
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All rows.
+
+    :raises QaEdgeError: one sentence on what is wrong.
+    """
+    base, checkpoint = Bundle.open(arguments.bundle), read_checkpoint(arguments.run)
+    choice = choose_engine(base, engine=arguments.engine, precision=arguments.precision)
+    check_pair(checkpoint, base)
+    squad = read_squad(arguments.squad)
+    if arguments.sample is not None:
+        squad = sample_questions(squad, arguments.sample, 0)
+    counts, counted = word_counts(arguments.run, arguments.text, checkpoint.tokenizer)
+    words = choose_words(rank_words(checkpoint, counts), base.manifest.table.rows - 1)
+    expected = unfolded_answers(checkpoint, base, squad, choice)
+    rows = [{"table": "none", **compare(expected, expected, squad)}]
+    for dtype in arguments.dtypes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table.qab"
+            write_with_table(path, base, build_table(checkpoint, words, dtype))
+            found = answers_of_bundle(path, squad, **choice._asdict())
+        rows.append({"table": dtype, **compare(expected, found, squad)})
+        sys.stderr.write(f"{json.dumps(rows[-1])}\n")
+    return {
+        "bundle": base.manifest.name,
+        "created": base.manifest.created,
+        "questions": arguments.squad.name,
+        **choice._asdict(),
+        "words": len(words),
+        "words_from": counted,
+        "rows": rows,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--squad", type=Path, required=True, help="questions that are asked")
+    parser.add_argument("--sample", type=int, metavar="N", help="ask N of them alone, the same ones each time")
+    parser.add_argument("--text", type=Path, help="what the words were counted in, as for qa-edge export")
+    parser.add_argument("--dtypes", nargs="+", choices=TABLE_DTYPES, default=list(TABLE_DTYPES))
+    parser.add_argument("--engine", choices=ENGINES, help="as for qa-edge evaluate")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the core graph, as for qa-edge evaluate")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON")
+    arguments = parser.parse_args(argv)
+    try:
+        found = measure(arguments)
+        atomic_write(arguments.output, json.dumps(found, indent=1) + "\n")
+    except QaEdgeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    for row in found["rows"]:
+        print(f"{row['table']:8} same {row['same_spans']} of {row['questions']}  F1 {row['f1']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
