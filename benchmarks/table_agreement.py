@@ -1,14 +1,14 @@
 """What the token table alone does to a bundle's answers: the same core graph with states that no table holds, and with
 tables of every dtype.
 
-    python benchmarks/table_agreement.py runs/first first.qab --squad dev-v1.1.json -o docs/benchmarks/table-agreement.json
+    python benchmarks/table_agreement.py runs/first first.qab --squad dev-v1.1.json -o table-agreement.json
 
 RUN is the run that BUNDLE was exported from, with its word vectors. The reference is the unfolded model: the state of
 each token is worked out from the checkpoint as the token stands in the text. Each table has as many words as the
-bundle's own (the same ones, if the run still has its features or --text names what they were counted in), and what is
-not in it goes through the bundle's token graph, as on a device. Counted are questions whose best answers have the same
-characters. A float32 row is the reference's own state: what is not the same there is words that have no row of their
-own case, and the token graph's rounding.
+bundle's own, or all that are worth a row; they are the same ones if the run still has its features, or --text names
+what they were counted in. What is not in it goes through the bundle's token graph, as on a device. Counted are
+questions whose best answers have the same characters. A float32 row is the reference's own state: what differs there
+are words without a row of their own case, and the token graph's rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from table_curve import check_pair, write_with_table
 
 from qa_edge.bundle import word_counts
 from qa_edge.evaluate import answers_of_bundle
@@ -41,6 +40,7 @@ from qa_edge_runtime.lexical import window_priors
 from qa_edge_runtime.scoring import score_predictions
 from qa_edge_runtime.table import TABLE_DTYPES
 from qa_edge_runtime.windows import Windows, merge_logits, runs
+from table_curve import check_pair, write_with_table
 
 
 def unfolded_answers(checkpoint: Checkpoint, base: Bundle, squad: Squad, choice: EngineChoice) -> dict[str, Answer]:
@@ -62,9 +62,7 @@ def unfolded_answers(checkpoint: Checkpoint, base: Bundle, squad: Squad, choice:
 
 def compare(expected: dict[str, Answer], found: dict[str, Answer], squad: Squad) -> dict[str, Any]:
     """How many answers have the same characters, how far the others' logits are, and the scores."""
-    same = [
-        (found[name].start, found[name].end) == (answer.start, answer.end) for name, answer in expected.items()
-    ]
+    same = [(found[name].start, found[name].end) == (answer.start, answer.end) for name, answer in expected.items()]
     differences = [abs(found[name].logit - answer.logit) for name, answer in expected.items()]
     scores = score_predictions(references(squad), {name: answer.text for name, answer in found.items()})
     return {
@@ -90,7 +88,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.sample is not None:
         squad = sample_questions(squad, arguments.sample, 0)
     counts, counted = word_counts(arguments.run, arguments.text, checkpoint.tokenizer)
-    words = choose_words(rank_words(checkpoint, counts), base.manifest.table.rows - 1)
+    ranked = rank_words(checkpoint, counts)
+    words = choose_words(ranked, min(len(ranked), base.manifest.table.rows - 1))
     expected = unfolded_answers(checkpoint, base, squad, choice)
     rows = [{"table": "none", **compare(expected, expected, squad)}]
     for dtype in arguments.dtypes:
