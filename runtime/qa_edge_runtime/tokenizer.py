@@ -210,19 +210,18 @@ class Tokenizer:
 
     # Step 5.
 
-    def _build_phrases(self) -> dict[str, dict[str, tuple[Pieces, ...]]]:
+    def _build_phrases(self) -> dict[str, dict[str, list[Pieces]]]:
         """What steps 1, 3 and 4 alone make of the exceptions that they can take apart, by the first piece and the
         second, "" where there is none.
         """
-        phrases: dict[str, dict[str, tuple[Pieces, ...]]] = {}
+        phrases: dict[str, dict[str, list[Pieces]]] = {}
         for exception, own_pieces in self._exceptions.items():
             if " " in exception or self._has_affix(exception):
                 pieces = tuple(chain.from_iterable(self._split_chunk(chunk, {}) for chunk in _cut_chunks(exception)[0]))
                 # One that is its own and only piece changes nothing, and bars nothing that is as long.
                 if len(pieces) > 1 or pieces != own_pieces:
                     first, second = (*pieces, "")[:2]
-                    seconds = phrases.setdefault(first, {"": ()})
-                    seconds[second] = (*seconds.get(second, ()), pieces)
+                    phrases.setdefault(first, {"": []}).setdefault(second, []).append(pieces)
         return phrases
 
     def _has_affix(self, chunk: str) -> bool:
@@ -241,10 +240,8 @@ class Tokenizer:
         found: list[tuple[int, int]] = []
         for first in compress(range(len(texts)), map(phrases.__contains__, texts)):
             seconds = phrases[texts[first]]
-            candidates = seconds[""]
-            if first + 1 < len(texts):
-                candidates += seconds.get(texts[first + 1], ())
-            for phrase in candidates:
+            second = seconds.get(texts[first + 1], ()) if first + 1 < len(texts) else ()
+            for phrase in chain(seconds[""], second):
                 length = len(phrase)
                 if phrase == tuple(texts[first : first + length]):
                     found.append((-length, first))

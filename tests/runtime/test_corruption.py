@@ -278,6 +278,7 @@ BOMBS = [
     b"\xf0\x9f" * 450_000,
     b'{"format_version": 1, "format_version": 1}',
     b"[" + b"[]," * 300_000 + b"1]",
+    b"{" + b"".join(b'"%d":1,' % number for number in range(80_000)) + b'"79999":2}',
 ]
 
 
@@ -353,6 +354,25 @@ def test_tokenizer_tables_that_are_made_to_harm(copied_path: Path, tables: dict[
     put(copied_path, "tokenizer.json", json.dumps({**TOKENIZER, **tables}).encode())
     with watched(copied_path):
         assert "tokenizer.json" in sentence(copied_path)
+
+
+def test_exceptions_that_begin_alike_are_read_in_time(copied_path: Path) -> None:
+    """Many of them, which is odd but not wrong."""
+    exceptions = {f"(({number}": [f"(({number}"] for number in range(100_000)}
+    put(copied_path, "tokenizer.json", json.dumps({**TOKENIZER, "exceptions": exceptions}).encode())
+    began = time.process_time()
+    assert [token.text for token in read_all(copied_path).tokenizer()("((7 ((x")] == ["((7", "(", "(", "x"]
+    assert time.process_time() - began < SECONDS
+
+
+def test_a_checksum_of_another_length_makes_nothing_grow(copied_path: Path) -> None:
+    manifest = {"format_version": 2, "name": "a" * 1_000_000, "manifest_sha256": "a"}
+    (copied_path / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    tracemalloc.start()
+    assert "has changed since it was exported" in sentence(copied_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16e6, peak
 
 
 @pytest.mark.parametrize(
