@@ -7,8 +7,9 @@ RUN is the run that BUNDLE was exported from, with its word vectors. The referen
 each token is worked out from the checkpoint as the token stands in the text. Each table has as many words as the
 bundle's own, or all that are worth a row; they are the same ones if the run still has its features, or --text names
 what they were counted in. What is not in it goes through the bundle's token graph, as on a device. Counted are
-questions whose best answers have the same characters. A float32 row is the reference's own state: what differs there
-are words without a row of their own case, and the token graph's rounding.
+questions whose best answers have the same characters; beside all of them, those with no word that is known in another
+case alone ("BRITISH" has the vector of "british" and characters of its own, a table gives it the row of "british"): of
+these, rows of float32 are the reference's own states, and only words that no table holds are rounded, by the token graph.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, references
 from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
 from qa_edge_export.inputs import ExactInputs, window_inputs
-from qa_edge_export.token_table import build_table, choose_words, rank_words
+from qa_edge_export.token_table import build_table, choose_words, rank_words, table_keys
 from qa_edge_runtime.answers import Answer, decode_answers
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.engine import EngineChoice, choose_engine, open_engine
@@ -60,20 +61,41 @@ def unfolded_answers(checkpoint: Checkpoint, base: Bundle, squad: Squad, choice:
     return answers
 
 
-def compare(expected: dict[str, Answer], found: dict[str, Answer], squad: Squad) -> dict[str, Any]:
+def in_own_case(checkpoint: Checkpoint, words: Sequence[str], squad: Squad) -> set[str]:
+    """Ids of the questions whose every word has a row of its own, or is known in no case."""
+    forms, keys = set(words), set(table_keys(words))
+
+    def own(token: str) -> bool:
+        known = checkpoint.vocabulary.word_id(token) or token in keys or token.lower() in keys
+        return token in forms or not known
+
+    return {
+        question.id
+        for _, paragraph, question in squad.items()
+        if all(own(token) for text in (paragraph.context, question.text) for token in checkpoint.tokenizer(text).texts)
+    }
+
+
+def compare(expected: dict[str, Answer], found: dict[str, Answer], own_case: set[str], squad: Squad) -> dict[str, Any]:
     """How many answers have the same characters, how far the others' logits are, and the scores."""
-    same = [(found[name].start, found[name].end) == (answer.start, answer.end) for name, answer in expected.items()]
+    alike = {name for name, answer in expected.items() if _place(found[name]) == _place(answer)}
     differences = [abs(found[name].logit - answer.logit) for name, answer in expected.items()]
     scores = score_predictions(references(squad), {name: answer.text for name, answer in found.items()})
     return {
         "questions": len(expected),
-        "same_spans": sum(same),
-        "same_share": round(sum(same) / len(same), 4),
+        "same_spans": len(alike),
+        "same_share": round(len(alike) / len(expected), 4),
+        "own_case": len(own_case),
+        "own_case_same": len(alike & own_case),
         "median_logit_difference": float(f"{np.median(differences):.2g}"),
         "largest_logit_difference": float(f"{max(differences):.2g}"),
         "exact_match": round(scores.exact_match, 2),
         "f1": round(scores.f1, 2),
     }
+
+
+def _place(answer: Answer) -> tuple[int, int]:
+    return answer.start, answer.end
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -91,13 +113,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ranked = rank_words(checkpoint, counts)
     words = choose_words(ranked, min(len(ranked), base.manifest.table.rows - 1))
     expected = unfolded_answers(checkpoint, base, squad, choice)
-    rows = [{"table": "none", **compare(expected, expected, squad)}]
+    own_case = in_own_case(checkpoint, words, squad)
+    rows = [{"table": "none", **compare(expected, expected, own_case, squad)}]
     for dtype in arguments.dtypes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "table.qab"
             write_with_table(path, base, build_table(checkpoint, words, dtype))
             found = answers_of_bundle(path, squad, **choice._asdict())
-        rows.append({"table": dtype, **compare(expected, found, squad)})
+        rows.append({"table": dtype, **compare(expected, found, own_case, squad)})
         sys.stderr.write(f"{json.dumps(rows[-1])}\n")
     return {
         "bundle": base.manifest.name,
@@ -130,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     for row in found["rows"]:
-        print(f"{row['table']:8} same {row['same_spans']} of {row['questions']}  F1 {row['f1']:.2f}")
+        own = f"in their own case {row['own_case_same']} of {row['own_case']}"
+        print(f"{row['table']:8} same {row['same_spans']} of {row['questions']}, {own}  F1 {row['f1']:.2f}")
     return 0
 
 

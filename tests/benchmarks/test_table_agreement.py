@@ -38,6 +38,8 @@ def test_tables_are_compared_with_the_unfolded_student(tmp_path: Path, capsys: p
     assert list(rows) == ["none", "float32", "float16", "int8", "int4"]
     assert all(row["questions"] == len(PAIRS) for row in rows.values())
     assert rows["none"]["same_spans"] == rows["float32"]["same_spans"] == len(PAIRS)
+    assert all(row["own_case_same"] <= row["own_case"] <= len(PAIRS) for row in rows.values())
+    assert rows["float32"]["own_case_same"] == rows["float32"]["own_case"]
     medians = {name: row["median_logit_difference"] for name, row in rows.items()}
     # Words without a row of their own case differ in rows of floats too; rounding comes on top of that.
     assert medians["none"] == 0 < medians["float32"] < medians["int8"] < medians["int4"]

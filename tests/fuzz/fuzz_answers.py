@@ -6,7 +6,7 @@ the same done span by span.
 
 The arguments are libFuzzer's. The first bytes choose sizes and windows, the others are the text and its logits.
 
-Measured with atheris 3.0.0: 400000 inputs, no difference.
+Measured with atheris 3.0.0: 545,536 inputs in two runs, no difference (docs/reliability.md).
 """
 
 from __future__ import annotations

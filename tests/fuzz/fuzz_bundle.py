@@ -6,6 +6,8 @@
 CORPUS is a folder that keeps what was found; seeds are put into it first. The first byte of an input names the target.
 A target ends with a value that holds what it promises or with a QaEdgeError of one sentence; anything else is a crash.
 tests/fuzz/test_fuzz_bundle.py runs the seeds, and changes of them, without atheris.
+
+Measured with atheris 3.0.0: 448,420 inputs, no crash, none that took a second (docs/reliability.md).
 """
 
 from __future__ import annotations
