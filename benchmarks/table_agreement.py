@@ -9,7 +9,8 @@ bundle's own, or all that are worth a row; they are the same ones if the run sti
 what they were counted in. What is not in it goes through the bundle's token graph, as on a device. Counted are
 questions whose best answers have the same characters; beside all of them, those with no word that is known in another
 case alone ("BRITISH" has the vector of "british" and characters of its own, a table gives it the row of "british"): of
-these, rows of float32 are the reference's own states, and only words that no table holds are rounded, by the token graph.
+these, rows of float32 are the reference's own states, and only words that no table holds are rounded, by the token
+graph.
 """
 
 from __future__ import annotations
