@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qa_edge.align import align, align_logits, coverage
-from qa_edge.excerpts import Excerpts
 from qa_edge.features import Features
 from qa_edge.labels import Labels
 from qa_edge.noisy_questions import Noisy
@@ -194,24 +193,15 @@ class TrainingData:
         return len(self.rows)
 
     def batch(
-        self,
-        numbers: Sequence[int] | NDArray[np.int64],
-        others: Others | None = None,
-        noisy: Noisy | None = None,
-        excerpts: Excerpts | None = None,
+        self, numbers: Sequence[int] | NDArray[np.int64], others: Others | None = None, noisy: Noisy | None = None
     ) -> tuple[Batch, Targets]:
         """Inputs and targets of some questions, numbered from 0 to `len(self) - 1`.
 
         :param others: which of them are asked of another paragraph too, and of which.
         :param noisy: which of them are asked in noise.
-        :param excerpts: which of them are asked of a part of their context, and of which; without a teacher alone.
         """
         features, rows = self.features, self.rows[numbers]
-        whole, first = features.question_context[rows], np.zeros(len(rows), np.int64)
-        contexts = [self._context(row) for row in whole]
-        if excerpts is not None:
-            first, last = excerpts.draw(whole, features.answer_start[rows], features.answer_end[rows]).T
-            contexts = [self._context(*part) for part in zip(whole, first, last, strict=True)]
+        contexts = [self._context(row) for row in features.question_context[rows]]
         copies = np.full(len(rows), -1) if noisy is None else noisy.draw(len(rows))
         questions = [features.question(row, copy) for row, copy in zip(rows, copies.tolist(), strict=True)]
         drawn: list[int] = []
@@ -223,19 +213,17 @@ class TrainingData:
             questions += [questions[place] for place in drawn]
         batch = build_batch(contexts, questions, features.form_words, features.form_characters, self.vectors)
         return batch, replace(
-            self._targets(rows, batch.context.shape[1], first), others=torch.tensor(drawn, dtype=torch.int64)
+            self._targets(rows, batch.context.shape[1]), others=torch.tensor(drawn, dtype=torch.int64)
         )
 
-    def _context(self, context: int, begin: int = 0, end: int | None = None) -> NDArray[np.int32]:
+    def _context(self, context: int) -> NDArray[np.int32]:
         first, last = self.features.context_offsets[context : context + 2]
-        tokens = self.features.context_tokens[first:last][begin:end]
-        return tokens[: self.limit]
+        return self.features.context_tokens[first : min(last, first + self.limit)]
 
-    def _targets(self, rows: NDArray[np.int64], width: int, first: NDArray[np.int64]) -> Targets:
-        """:param first: each context's first token in the batch; with a teacher its first of all."""
-        start = torch.from_numpy(self.features.answer_start[rows].astype(np.int64) - first)
-        end = torch.from_numpy(self.features.answer_end[rows].astype(np.int64) - first)
-        beyond = (end >= self.limit) | (end < 0)
+    def _targets(self, rows: NDArray[np.int64], width: int) -> Targets:
+        start = torch.from_numpy(self.features.answer_start[rows].astype(np.int64))
+        end = torch.from_numpy(self.features.answer_end[rows].astype(np.int64))
+        beyond = end >= self.limit
         start, end = start.masked_fill(beyond, -1), end.masked_fill(beyond, -1)
         if self.labels is None:
             return Targets(start=start, end=end)

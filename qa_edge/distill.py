@@ -14,7 +14,6 @@ import torch
 from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
-from qa_edge.excerpts import WHOLE_TEXTS
 from qa_edge.features import HELDOUT, MANIFEST, Features
 from qa_edge.labels import LabelSettings
 from qa_edge.lock import alone_in
@@ -100,8 +99,6 @@ class Recipe:
             raise InputError("without a teacher there is no soft loss and no MSE: rho and mse_weight must be 0")
         if self.teacher == NO_TEACHER and self.train.layers_weight:
             raise InputError(f"layers_weight is {self.train.layers_weight:g}, but the teacher is none: leave it out")
-        if self.teacher != NO_TEACHER and self.train.excerpts:
-            raise InputError(WHOLE_TEXTS)
         self.config(word_dim=0, characters=2)  # refuses sizes that do not go together, before the long work
 
     def _makes(self, name: str) -> bool:

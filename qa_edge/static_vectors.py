@@ -1,8 +1,7 @@
-"""Static word vectors out of any encoder: each word through it, alone or where it stands in texts, reduced by PCA.
+"""Static word vectors out of any encoder: each word alone through it, its states reduced by PCA.
 
 What a contextual encoder knows of a word without neighbours is a better start for a student than vectors of another
 kind of training, and needs no download of its own (Gupta and Jaggi, 2021; Tulkens and van Dongen, 2024, model2vec).
-The mean over the places where a word stands says more of how it is used (Bommasani et al., 2020), and takes longer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 from qa_edge.encoder import load_encoder
 from qa_edge.progress import progress
-from qa_edge.squad import read_squad
 from qa_edge.vectors import read_vectors
 from qa_edge.words import count_words_of_text, read_words
 from qa_edge_runtime.errors import DataError, InputError
@@ -37,7 +35,6 @@ BASIS_WORDS = 30_000
 SIZE = 0.5
 BATCH_WORDS = 512
 MAX_PIECES = 32
-BATCH_TEXTS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,6 @@ class StaticVectors:
     :param array: their vectors, float32, shape (words, dim).
     :param covered: words that the encoder reads without its unknown piece.
     :param beside: words that the other vectors know; None without others.
-    :param in_context: words that stand in one of the texts; None without texts.
     :param variance: share of the states' variance that the kept directions hold, 0 to 1.
     :param seconds: that it took.
     """
@@ -57,7 +53,6 @@ class StaticVectors:
     array: NDArray[np.float32]
     covered: int
     beside: int | None
-    in_context: int | None
     variance: float
     seconds: float
 
@@ -70,12 +65,9 @@ def static_vectors(
     counted: Mapping[str, int] | None = None,
     min_count: int = 1,
     beside: str | Path | None = None,
-    texts: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     device: str = "cpu",
 ) -> StaticVectors:
     """Vectors of words, the mean over a word's pieces of the encoder's states at four depths, reduced by PCA.
-
-    With texts it is the mean over the places where the word stands, and the word alone is one place more.
 
     The directions depend on the encoder and `dim` alone, not on the words: vectors made later for more words go
     together with these.
@@ -86,8 +78,6 @@ def static_vectors(
     :param counted: further words with how often they occur. Those that occur fewer than `min_count` times are left out,
         unless the vectors beside know them: what to make of a word without a vector is learned from such words.
     :param beside: GloVe-format vectors whose numbers come first in each row; zeros for words that they lack.
-    :param texts: with the first character of each of their words and the one behind it. A word counts as it is written,
-        or in lower case if it has no vector as it is written. What is too long for the encoder is cut.
     :raises DataError: if the encoder or the other vectors cannot be read, or there is no word.
     :raises InputError: if `dim` is not between 1 and what the encoder's states hold.
     """
@@ -111,9 +101,6 @@ def static_vectors(
         for rows, states in reader.states(wanted):
             array[rows] = basis.project(states)
             advance(len(rows))
-    used = None
-    if texts is not None:
-        used = _mean_in_texts(reader, basis, wanted, array, texts)
     known = []
     if other is not None:
         # A word that only its lower case is known of has the numbers of that, as it would without a vector of its own.
@@ -127,35 +114,9 @@ def static_vectors(
         array=array,
         covered=len(wanted) - reader.unknown(wanted),
         beside=None if other is None else len(known),
-        in_context=used,
         variance=basis.variance,
         seconds=time.monotonic() - began,
     )
-
-
-def _mean_in_texts(
-    reader: _WordReader,
-    basis: _Basis,
-    words: tuple[str, ...],
-    array: NDArray[np.float32],
-    texts: Mapping[str, Sequence[tuple[int, int]]],
-) -> int:
-    """Make vectors of words alone into means over their places in texts too, and count the words that stand there."""
-    row = {word: number for number, word in enumerate(words)}
-    total, places = array.astype(np.float64), np.ones(len(words))
-    with progress("read texts", len(texts)) as advance:
-        for text, owners, states in reader.states_in(texts):
-            found = basis.project(states).astype(np.float64)
-            spans = texts[text]
-            for owner in np.unique(owners):
-                word = text[slice(*spans[owner])]
-                number = row.get(word, row.get(word.lower()))
-                if number is not None:
-                    total[number] += found[owners == owner].mean(0)
-                    places[number] += 1
-            advance(1)
-    array[:] = total / places[:, None]
-    return int((places > 1).sum())
 
 
 def _is_word(text: str) -> bool:
@@ -187,15 +148,6 @@ def words_of_squad(paths: Sequence[str | Path], tokenizer: Tokenizer) -> dict[st
     return {spelling: folded[spelling.lower()] for spelling in spellings}
 
 
-def texts_of_squad(paths: Sequence[str | Path], tokenizer: Tokenizer) -> dict[str, list[tuple[int, int]]]:
-    """The contexts of SQuAD files, each once, with the characters of their words.
-
-    :raises DataError: if a file cannot be read.
-    """
-    contexts = (paragraph.context for path in paths for _, paragraph in read_squad(path).paragraphs())
-    return {text: [(token.start, token.end) for token in tokenizer(text)] for text in dict.fromkeys(contexts)}
-
-
 def spacy_words() -> Tokenizer:
     """What cuts texts into the words that a student looks up."""
     from qa_edge.prepare import spacy_tokenizer
@@ -222,8 +174,6 @@ class _WordReader:
         self.depths = sorted({round(place * layers / (DEPTHS - 1)) for place in range(DEPTHS)})
         self.hidden = int(self.model.config.hidden_size)
         self.width = len(self.depths) * self.hidden
-        # A tokenizer that was saved without its length says some enormous one.
-        self.longest = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 512))
 
     def states(self, words: Sequence[str]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Places of some words, and their states, shape (places, width); words of like length together."""
@@ -247,37 +197,6 @@ class _WordReader:
             count = own.sum(1).clamp(min=1)
             mean = torch.cat([(found[depth] * own).sum(1) / count for depth in self.depths], 1)
             yield places, mean.cpu().numpy()
-
-    def states_in(
-        self, texts: Mapping[str, Sequence[tuple[int, int]]]
-    ) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float32]]]:
-        """Texts with the words that their pieces belong to, shape (pieces,), and these pieces' states.
-
-        A piece belongs to the word that its first character stands in; one that stands in none is left out.
-        """
-        import torch
-
-        order = sorted(texts, key=len)
-        for begin in range(0, len(order), BATCH_TEXTS):
-            batch = order[begin : begin + BATCH_TEXTS]
-            inputs = self.tokenizer(
-                batch,
-                padding=True,
-                truncation=True,
-                max_length=self.longest,
-                return_offsets_mapping=True,
-                return_tensors="pt",
-            )
-            offsets = inputs.pop("offset_mapping").numpy()
-            with torch.inference_mode():
-                found = self.model(**inputs.to(self.device), output_hidden_states=True).hidden_states
-            joined = torch.cat([found[depth] for depth in self.depths], 2).cpu().numpy()
-            for text, (starts, ends), states in zip(batch, offsets.transpose(0, 2, 1), joined, strict=True):
-                spans = np.array(texts[text], np.int64).reshape(-1, 2)
-                owners = np.searchsorted(spans[:, 0], starts, side="right") - 1
-                inside = (ends > starts) & (owners >= 0)
-                inside[inside] = starts[inside] < spans[owners[inside], 1]
-                yield text, owners[inside], states[inside]
 
     def folds(self, word: str) -> bool:
         """Whether the encoder reads a word as its lower case, whose vector then does for it."""

@@ -14,7 +14,6 @@ from qa_edge import ema
 from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import Targets, TrainingData, moved
 from qa_edge.checkpoint import TrainingState, save_checkpoint
-from qa_edge.excerpts import WHOLE_TEXTS
 from qa_edge.flat import FlatParameters
 from qa_edge.interpolate import interpolate
 from qa_edge.layers import LayerProjections
@@ -73,8 +72,6 @@ class Trainer:
             raise InputError(
                 f"noise is {settings.noise}, but the features have no noisy questions: prepare them with --noisy 2"
             )
-        if settings.excerpts and data.labels is not None:
-            raise InputError(WHOLE_TEXTS)
         self.student = student
         self.model: QANet = student.model.to(self.accelerator.device)
         self.model.rounds_states = settings.table == "int4"

@@ -32,8 +32,6 @@ class TrainSettings:
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
-    :param excerpts: share of the questions that are asked of some sentences around their answer in place of the whole
-        context (see `excerpts`); without a teacher alone, whose logits are of the whole.
     :param layers_weight: of the distance to the teacher's reduced states (see `layers`); None leaves it out.
     :param table: `int4` rounds the states of words as a bundle's table of 4 bits will, `float32` does not.
     :param precision: `no` (float32) or `bf16` for the matrix products and the residual stream.
@@ -60,7 +58,6 @@ class TrainSettings:
     context_limit: int = 400
     others: float = 0.0
     noise: float | None = None
-    excerpts: float | None = None
     layers_weight: float | None = None
     ema_ceiling: float | None = None
     evaluate_every: int = 1000
@@ -100,10 +97,8 @@ class TrainSettings:
             raise InputError("warmup and weight_decay must be 0 or more")
         if not 0 <= self.others <= 1:
             raise InputError(f"others is {self.others}, expected a share of the questions, 0 to 1")
-        for name in ("noise", "excerpts"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise InputError(f"{name} is {share}, expected a share of the questions, above 0 and up to 1")
+        if self.noise is not None and not 0 < self.noise <= 1:
+            raise InputError(f"noise is {self.noise}, expected a share of the questions, above 0 and up to 1")
         if self.layers_weight is not None and not self.layers_weight > 0:
             raise InputError(f"layers_weight is {self.layers_weight}, expected a number above 0")
         if self.ema_ceiling is not None and not 0 <= self.ema_ceiling < 1:

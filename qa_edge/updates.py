@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from qa_edge.batches import Targets, TrainingData, epoch_batches, moved
-from qa_edge.excerpts import Excerpts, sentence_borders
 from qa_edge.noisy_questions import Noisy
 from qa_edge.paragraphs import Others, find_candidates
 from qa_edge.student.qanet import Batch
@@ -48,7 +47,6 @@ class Updates:
         self.depth = 0 if self.device.type == "cpu" else DEPTH
         self.steps_a_pass = max(1, len(data) // settings.batch_size)
         self._candidates = find_candidates(data.features) if settings.others else None
-        self._borders = sentence_borders(data.features) if settings.excerpts else None
         self._pass: tuple[int, list[NDArray[np.int64]]] = (-1, [])
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: dict[int, Future[tuple[Batch, Targets]]] = {}
@@ -68,16 +66,14 @@ class Updates:
     def build(self, step: int) -> tuple[Batch, Targets]:
         """The batch of an update, on the device."""
         rows, settings = self.rows(step), self.settings
-        others = noisy = excerpts = None
-        place = {"seed": settings.seed, "step": step, "process": self.process}
+        others = noisy = None
         if self._candidates is not None:
             generator = np.random.default_rng(self.source(step))
             others = Others(candidates=self._candidates, share=settings.others, generator=generator)
         if settings.noise:
+            place = {"seed": settings.seed, "step": step, "process": self.process}
             noisy = Noisy.of_update(settings.noise, self.data.features.noisy_copies, **place)
-        if settings.excerpts and self._borders is not None:
-            excerpts = Excerpts.of_update(self._borders, settings.excerpts, **place)
-        batch, targets = self.data.batch(rows, others, noisy, excerpts)
+        batch, targets = self.data.batch(rows, others, noisy)
         return moved(batch, self.device), moved(targets, self.device)
 
     def __getitem__(self, step: int) -> tuple[Batch, Targets]:

@@ -38,11 +38,6 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
         None,
         "Share of the questions asked in lower case, mistyped or unpunctuated; of features with --noisy.",
     ),
-    "excerpts": (
-        click.FloatRange(0, 1, min_open=True),
-        None,
-        "Share of the questions asked of some sentences around the answer, not of the whole text; without a teacher.",
-    ),
     "layers_weight": (
         click.FloatRange(0, min_open=True),
         None,

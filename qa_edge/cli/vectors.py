@@ -20,12 +20,6 @@ from qa_edge.cli.output import json_option, print_facts, print_json
 )
 @click.option("--dim", type=click.IntRange(1), default=128, show_default=True, help="Numbers a word.")
 @click.option("--beside", metavar="FILE", help="GloVe-format vectors that come first in each row.")
-@click.option(
-    "--in-context",
-    metavar="DATA.json",
-    multiple=True,
-    help="Take the mean over the places where a word stands in the contexts of a SQuAD file; may be repeated.",
-)
 @click.option("-o", "--output", metavar="FILE", required=True, help="GloVe text; compressed if it ends in .gz.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @json_option
@@ -36,37 +30,26 @@ def command(
     min_count: int,
     dim: int,
     beside: str | None,
-    in_context: tuple[str, ...],
     output: str,
     force: bool,
     as_json: bool,
 ) -> None:
     """Make a vector of each word: alone through the encoder, its states at four depths reduced by PCA.
 
-    With --in-context it is the mean over all places where the word stands in these contexts; that takes minutes.
-
     `prepare`, `distill` and `export` take the file as any vectors. The directions depend on the encoder and --dim
     alone: words that are added later get vectors that go together with the first ones.
     """
     if not words and not squad:
         raise click.UsageError("Missing option '--words' or '--squad': whose words?")
-    from qa_edge.static_vectors import (
-        spacy_words,
-        static_vectors,
-        texts_of_squad,
-        words_of_lists,
-        words_of_squad,
-        write_vectors,
-    )
+    from qa_edge.static_vectors import spacy_words, static_vectors, words_of_lists, words_of_squad, write_vectors
     from qa_edge_runtime.files import check_replaceable_file, require_other_file
     from qa_edge_runtime.machine import peak_memory_bytes
 
-    require_other_file(output, *words, *squad, *in_context, *filter(None, (beside,)))
+    require_other_file(output, *words, *squad, *filter(None, (beside,)))
     check_replaceable_file(output, force=force, ours=lambda path: path.is_file())
     tokenizer = spacy_words()
     listed, counted = words_of_lists(words, tokenizer), words_of_squad(squad, tokenizer)
-    texts = texts_of_squad(in_context, tokenizer) if in_context else None
-    found = static_vectors(encoder, listed, dim, counted=counted, min_count=min_count, beside=beside, texts=texts)
+    found = static_vectors(encoder, listed, dim, counted=counted, min_count=min_count, beside=beside)
     write_vectors(output, found)
     count, peak = len(found.words), peak_memory_bytes()
     if as_json:
@@ -76,7 +59,6 @@ def command(
                 "dim": found.array.shape[1],
                 "read_whole": found.covered,
                 "beside": found.beside,
-                "in_context": found.in_context,
                 "variance_kept": found.variance,
                 "seconds": found.seconds,
                 "peak_memory_bytes": peak,
@@ -89,8 +71,6 @@ def command(
     }
     if found.beside is not None:
         facts["known to the vectors beside"] = f"{found.beside / count:.1%}"
-    if found.in_context is not None:
-        facts["stand in the contexts"] = f"{found.in_context / count:.1%}"
     facts["variance kept"] = f"{found.variance:.1%}"
     facts["time"] = f"{found.seconds:.0f} s"
     if peak is not None:

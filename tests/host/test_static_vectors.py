@@ -37,34 +37,6 @@ def test_words_keep_their_vectors_whatever_words_come_with_them(encoder: Path) -
     assert 0.2 < few.variance <= 1 and few.covered == 2 and few.beside is None
 
 
-def test_in_texts_a_word_is_the_mean_of_its_places_and_itself(encoder: Path) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    from qa_edge.static_vectors import _Basis, _WordReader
-
-    texts = {"The water is in the lid.": [(0, 3), (4, 9), (10, 12), (13, 15), (16, 19), (20, 23), (23, 24)]}
-    texts["Water!"] = [(0, 5), (5, 6)]
-    found = static_vectors(str(encoder), ["water", "lid", "zorb"], 8, texts=texts)
-    alone = static_vectors(str(encoder), ["water", "lid", "zorb"], 8)
-    assert found.in_context == 2 and alone.in_context is None
-    np.testing.assert_array_equal(found.array[2], alone.array[2])
-    # The same by transformers, one text at a time.
-    model, tokenizer = AutoModel.from_pretrained(encoder).eval(), AutoTokenizer.from_pretrained(encoder)
-    reader = _WordReader(str(encoder), "cpu")
-    basis, places = _Basis.of(reader, 8), [alone.array[0]]
-    for text, spans in texts.items():
-        inputs = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
-        offsets = inputs.pop("offset_mapping")[0]
-        with torch.inference_mode():
-            states = model(**inputs, output_hidden_states=True).hidden_states
-        joined = torch.cat([states[depth][0] for depth in reader.depths], 1).numpy()
-        begin, end = next(span for span in spans if text[slice(*span)].lower() == "water")
-        own = [place for place, (a, b) in enumerate(offsets.tolist()) if begin <= a < b <= end]
-        places.append(basis.project(joined[own]).mean(0))
-    np.testing.assert_allclose(found.array[0], np.mean(places, 0), atol=1e-5)
-    assert not np.allclose(found.array[0], alone.array[0], atol=0.05)
-
-
 def test_the_command_writes_what_prepare_reads(encoder: Path, shop: Workshop, tmp_path: Path) -> None:
     beside = tmp_path / "beside.txt"
     beside.write_text("water 1 2\nlid 3 4\n", encoding="utf-8")
@@ -82,8 +54,6 @@ def test_the_command_writes_what_prepare_reads(encoder: Path, shop: Workshop, tm
     assert (tmp_path / "again.txt.gz").read_bytes() == (tmp_path / "v.txt.gz").read_bytes()
     everything = json.loads(ran(*made[:-1], "1", "-o", tmp_path / "all.txt.gz", "--json"))
     assert everything["words"] > report["words"]
-    within = json.loads(ran(*made, "--in-context", shop.train, "-o", tmp_path / "within.txt.gz", "--json"))
-    assert 0 < within["in_context"] <= within["words"] == report["words"] and report["in_context"] is None
     ran("prepare", "--squad", shop.train, "--vectors", tmp_path / "v.txt.gz", "--heldout", "0", "-o", tmp_path / "f")
 
 
