@@ -137,6 +137,7 @@ def test_f1_apart_or_a_case_that_fails_is_not_well(tmp_path: Path, tolerance: fl
     text, found = compare_answers.report(questions, tmp_path, ["onnx-int8"], tolerance)
     assert found is well
     assert ("NOT OK" in text) is not well
+    assert f"of each other: {int(well)} of 1 are." in text
     assert "aarch64, Python 3.11.2" in text
     with pytest.raises(DataError, match="here-tflite-int8"):
         compare_answers.report(questions, tmp_path, ["tflite-int8"], tolerance)

@@ -147,7 +147,8 @@ def report(questions: Sequence[SquadQuestion], folder: Path, rows: Sequence[str]
         )
     meaning = (
         f"EM and F1 are of these {len(questions)} questions alone, which are spread evenly over the file.",
-        f"ok: the conformance cases pass on both sides, and the two F1 are within {tolerance:g} of each other.",
+        "A row is ok if the conformance cases pass on both sides and its two F1 are within "
+        f"{tolerance:g} of each other: {sum(line[-1] == 'ok' for line in lines)} of {len(lines)} are.",
     )
     return "\n".join([table(HEADINGS.split("|"), lines), "", *sorted(machines), *notes, *meaning]), well
 
