@@ -16,12 +16,11 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from outside_network import choose_questions
+from outside_network import choose_questions, milliseconds
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.errors import MissingExtraError, QaEdgeError
@@ -66,7 +65,7 @@ def time_kept(answerer: Answerer, questions: Sequence[SquadQuestion], rounds: in
                 ("string", lambda asked=question: answerer.answer(asked.question, asked.context)),
             ]
             for name, ask in ways if number % 2 else reversed(ways):
-                spent = 1e3 * _seconds(ask)
+                spent = milliseconds(ask)
                 if number:  # the first round brings the words into the caches
                     times[name].append(spent)
     return times
@@ -88,11 +87,12 @@ def measure(bundle: Bundle, squad: Path, options: argparse.Namespace) -> dict[st
         except MissingExtraError as error:
             sys.stderr.write(f"left out: {error}\n")
             continue
-        row = {
-            "engine": f"{answerer.engine_name} {answerer.engine_version} {answerer.precision}",
-            "document": time_document(answerer, document, asked, options.rounds, options.all_windows),
-            "kept_ms": time_kept(answerer, short, options.kept_rounds),
-        }
+        with answerer:
+            row = {
+                "engine": f"{answerer.engine_name} {answerer.engine_version} {answerer.precision}",
+                "document": time_document(answerer, document, asked, options.rounds, options.all_windows),
+                "kept_ms": time_kept(answerer, short, options.kept_rounds),
+            }
         row["others_share"] = meter.read().others_share
         rows.append(row)
     return {
@@ -128,9 +128,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    return milliseconds(call) / 1e3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

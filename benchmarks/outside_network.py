@@ -60,10 +60,10 @@ def time_document(bundle: Bundle, text: str, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         tokenizer = bundle.tokenizer()
         states = TokenStates(vocabulary, bundle.table, engine, characters_per_word=bundle.manifest.characters_per_word)
-        times["tokenise_new"].append(_milliseconds(lambda split=tokenizer: split(text)))
-        times["tokenise_known"].append(_milliseconds(lambda split=tokenizer: split(text)))
+        times["tokenise_new"].append(milliseconds(lambda split=tokenizer: split(text)))
+        times["tokenise_known"].append(milliseconds(lambda split=tokenizer: split(text)))
         texts = tokenizer(text).texts
-        times["unknown_words"].append(_milliseconds(lambda known=states, words=texts: known.prepare(words)))
+        times["unknown_words"].append(milliseconds(lambda known=states, words=texts: known.prepare(words)))
         unknown = len(states)
     return {
         "characters": len(text),
@@ -79,7 +79,7 @@ def time_loading(bundle: Bundle, rounds: int) -> dict[str, float]:
     """Medians in milliseconds of reading tokenizer and vocabulary in a process that has read them before."""
     readers: dict[str, Callable[[], object]] = {"tokenizer": bundle.tokenizer, "vocabulary": bundle.vocabulary}
     return {
-        f"{name}_ms": round(statistics.median(_milliseconds(read) for _ in range(rounds)), 1)
+        f"{name}_ms": round(statistics.median(milliseconds(read) for _ in range(rounds)), 1)
         for name, read in readers.items()
     }
 
@@ -111,7 +111,8 @@ def _medians(samples: Sequence[StageTimes]) -> dict[str, Any]:
     }
 
 
-def _milliseconds(call: Callable[[], object]) -> float:
+def milliseconds(call: Callable[[], object]) -> float:
+    """What a call takes, by the clock."""
     began = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - began)

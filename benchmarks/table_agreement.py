@@ -30,7 +30,7 @@ from qa_edge.evaluate import answers_of_bundle
 from qa_edge.split import sample_questions
 from qa_edge.squad import Squad, read_squad, references
 from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
-from qa_edge_export.inputs import ExactInputs, window_inputs
+from qa_edge_export.inputs import ExactInputs
 from qa_edge_export.token_table import build_table, choose_words, rank_words, table_keys
 from qa_edge_runtime.answers import Answer, decode_answers
 from qa_edge_runtime.bundle import Bundle
@@ -38,27 +38,20 @@ from qa_edge_runtime.engine import EngineChoice, choose_engine, open_engine
 from qa_edge_runtime.errors import QaEdgeError
 from qa_edge_runtime.files import atomic_write
 from qa_edge_runtime.graphs import ENGINES, PRECISIONS
-from qa_edge_runtime.lexical import window_priors
 from qa_edge_runtime.scoring import score_predictions
 from qa_edge_runtime.table import TABLE_DTYPES
-from qa_edge_runtime.windows import Windows, merge_logits, runs
+from qa_edge_runtime.windows import runs
 from table_curve import check_pair, write_with_table
 
 
 def unfolded_answers(checkpoint: Checkpoint, base: Bundle, squad: Squad, choice: EngineChoice) -> dict[str, Answer]:
     """The best answer to each question through a bundle's core graph on the checkpoint's own states."""
-    engine, exact, windows = open_engine(base, "core", **choice._asdict()), ExactInputs(checkpoint), Windows()
-    answers = {}
+    engine, exact = open_engine(base, "core", **choice._asdict()), ExactInputs(checkpoint)
+    longest, answers = base.manifest.max_answer_tokens, {}
     for _, paragraph, question in squad.items():
-        inputs, tokens = exact(question.text, paragraph.context)
-        cut, parts = windows.cut(len(tokens)), []
-        for window in cut:
-            outputs = engine.run(window_inputs(inputs, window))
-            parts.append(np.stack([outputs["start_logits"], outputs["end_logits"]]))
-        priors = window_priors(tokens.texts, checkpoint.tokenizer(question.text).texts, cut)
-        start, end = merge_logits(cut, parts, len(tokens), priors)
-        longest = base.manifest.max_answer_tokens
-        (answers[question.id],) = decode_answers(paragraph.context, tokens, start, end, longest, runs=runs(cut))
+        tokens, windows, start, end = exact.logits(engine, question.text, paragraph.context)
+        places = runs(windows)
+        (answers[question.id],) = decode_answers(paragraph.context, tokens, start, end, longest, runs=places)
     return answers
 
 

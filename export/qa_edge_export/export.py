@@ -20,7 +20,7 @@ from qa_edge_export.checkpoint import Checkpoint, read_checkpoint
 from qa_edge_export.fold import fold_states
 from qa_edge_export.graph import Graph
 from qa_edge_export.graphs import calibration_runs, write_graphs
-from qa_edge_export.inputs import ExactInputs, window_inputs
+from qa_edge_export.inputs import ExactInputs
 from qa_edge_export.probability import fit_probability
 from qa_edge_export.progress import Progress, no_progress
 from qa_edge_export.report import ExportReport
@@ -39,9 +39,7 @@ from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import bundle_name, check_bundle_path, write_bundle
 from qa_edge_runtime.engine import load_engine
 from qa_edge_runtime.errors import BundleError, DataError, InputError
-from qa_edge_runtime.lexical import window_priors
 from qa_edge_runtime.manifest import CASES_NAME, TOKENIZER_NAME, ProbabilityFit
-from qa_edge_runtime.windows import Windows, merge_logits
 
 # What the manifest, with figures of six graphs, and the longer word ids in the cases of a large table may take of a
 # bundle whose size is given.
@@ -278,16 +276,9 @@ def _verify_graph(
     """Run a core graph on the states that the trained student has."""
     engine, found, tokens = load_engine(graph.content, graph.spec), [], []
     for question in questions:
-        inputs, cut = exact(question.question, question.context)
-        windows = Windows().cut(len(cut))
-        parts = []
-        for window in windows:
-            outputs = engine.run(window_inputs(inputs, window))
-            parts.append(np.stack([outputs["start_logits"], outputs["end_logits"]]))
-        asked = checkpoint.tokenizer(question.question).texts
-        start, end = merge_logits(windows, parts, len(cut), window_priors(cut.texts, asked, windows))
-        found.append((start, end))
-        tokens.append(cut)
+        logits = exact.logits(engine, question.question, question.context)
+        found.append((logits.start, logits.end))
+        tokens.append(logits.tokens)
         advance(1)
     limit = checkpoint.sizes.max_answer_tokens
     return _compare(f"the graph {graph.spec.file}", expected, found, questions, tokens, limit)

@@ -1,18 +1,32 @@
-"""What the core graph is given for a question, exactly as the trained student has it: no table, nothing rounded."""
+"""What the core graph is given for a question, exactly as the trained student has it: no table, nothing rounded; and
+what it makes of that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from qa_edge_export.calibrate import CoreInputs
 from qa_edge_export.checkpoint import Checkpoint
 from qa_edge_export.fold import fold_states
+from qa_edge_runtime.engine import Engine
 from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.lexical import window_priors
 from qa_edge_runtime.positions import PositionSignals
 from qa_edge_runtime.tokens import Token, Tokens
-from qa_edge_runtime.windows import Window
+from qa_edge_runtime.windows import Window, Windows, merge_logits
+
+
+class ExactLogits(NamedTuple):
+    """Start and end logits of a context's tokens, float32, shape (tokens,), and the windows that it was read in."""
+
+    tokens: Tokens
+    windows: Sequence[Window]
+    start: np.ndarray
+    end: np.ndarray
 
 
 class ExactInputs:
@@ -39,6 +53,19 @@ class ExactInputs:
         }
         return inputs, tokens
 
+    def logits(self, engine: Engine, question: str, context: str) -> ExactLogits:
+        """What a core graph makes of a question on the trained student's own states, in the runtime's windows.
+
+        :raises InputError: if question or context is blank.
+        """
+        inputs, tokens = self(question, context)
+        windows, parts = Windows().cut(len(tokens)), []
+        for window in windows:
+            outputs = engine.run(_window_inputs(inputs, window))
+            parts.append(np.stack([outputs["start_logits"], outputs["end_logits"]]))
+        priors = window_priors(tokens.texts, self._checkpoint.tokenizer(question).texts, windows)
+        return ExactLogits(tokens, windows, *merge_logits(windows, parts, len(tokens), priors))
+
     def _look_up(self, tokens: Sequence[Token]) -> np.ndarray:
         words = [token.text for token in tokens]
         missing = [word for word in dict.fromkeys(words) if word not in self._states]
@@ -46,7 +73,7 @@ class ExactInputs:
         return np.stack([self._states[word] for word in words])
 
 
-def window_inputs(inputs: CoreInputs, window: Window) -> CoreInputs:
+def _window_inputs(inputs: CoreInputs, window: Window) -> CoreInputs:
     """What the graph is given for one window of a long context."""
     return {
         **inputs,
