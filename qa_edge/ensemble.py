@@ -1,9 +1,10 @@
-"""An ensemble of teachers, the paper's future work: one folder of labels with the mean of several teachers' logits."""
+"""An ensemble of teachers, the paper's future work: the mean of their logits, and one of them's layers, as labels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from qa_edge.features import MANIFEST, read_tensors
 from qa_edge.labels import CONTEXTS, FORMAT_VERSION, Labels, shard_name, write_shard
 from qa_edge.progress import progress
+from qa_edge.states import FOLDER, LayerStates
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_folder, atomic_write
 
@@ -38,16 +40,22 @@ def average_labels(folders: Sequence[str | Path], output: str | Path, *, force: 
     of probabilities belongs to the T at which it was taken: its logarithm, as logits, is at another T the ensemble of
     nobody, and has lost the level that the MSE term compares with. The price: a teacher with larger logits weighs more.
 
+    Layers have no mean: a direction of one teacher's is another's only if both were one before. The states, where there
+    are any, are those of the first teacher that has them, named in the manifest as `states_of`.
+
     :param folders: two or more, as `label` wrote them: of the same questions, tokenizer and windows.
     :param force: replace labels that are there.
     :raises InputError: if there are fewer than two, or `output` is one of them.
-    :raises DataError: if they cannot be averaged, or `output` cannot be written.
+    :raises DataError: if they cannot be averaged, states are unfinished, or `output` cannot be written.
     """
     labels = [Labels(folder) for folder in folders]
     require_alike(labels)
     if Path(output).resolve() in [one.folder.resolve() for one in labels]:
         raise InputError(f"labels {output} are one of those to average: name another folder for the mean")
     first = labels[0].manifest
+    layered = next((one for one in labels if (one.folder / FOLDER / MANIFEST).exists()), None)
+    if layered is not None:
+        LayerStates(layered.folder / FOLDER)  # refuses unfinished ones
     sources = [
         {name: one.manifest.get(name) for name in ("teacher", "teacher_sha256", "teacher_config_sha256", "precision")}
         for one in labels
@@ -61,6 +69,8 @@ def average_labels(folders: Sequence[str | Path], output: str | Path, *, force: 
         "precision": "+".join(sorted({str(source["precision"]) for source in sources})),
         "sources": sources,
     }
+    if layered is not None:
+        manifest["states_of"] = layered.manifest["teacher"]
     with atomic_folder(output, force=force) as folder:
         shutil.copyfile(labels[0].folder / CONTEXTS, folder / CONTEXTS)
         size, count = first["shard_questions"], first["questions"]
@@ -69,8 +79,18 @@ def average_labels(folders: Sequence[str | Path], output: str | Path, *, force: 
                 questions = range(begin, min(begin + size, count))
                 write_shard(folder / shard_name(shard), [_mean(labels, question) for question in questions])
                 advance(len(questions))
+        if layered is not None:
+            # Two gigabytes for all of SQuAD: the same files under a second name where the disk can do that.
+            shutil.copytree(layered.folder / FOLDER, folder / FOLDER, copy_function=_link_or_copy)
         atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1))
     return manifest
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def require_alike(labels: Sequence[Labels]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qa_edge.progress import progress
 from qa_edge.squad import Squad
 from qa_edge_runtime.bundle import is_single_file
@@ -13,7 +15,10 @@ from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import read_json
 
 if TYPE_CHECKING:
-    from qa_edge.teacher import Teacher, TeacherLogits
+    from numpy.typing import NDArray
+
+    from qa_edge.labels import Labels
+    from qa_edge.teacher import Pieces, Teacher
     from qa_edge_runtime.answers import Answer
 
 KINDS = ("bundle", "run", "teacher")
@@ -73,9 +78,11 @@ def model_kind(path: str | Path) -> str:
         raise DataError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {expected}")
     if (folder / "features.safetensors").exists() or (folder / "contexts.safetensors").exists():
         made = (
-            "features that prepare wrote" if (folder / "features.safetensors").exists() else "labels that label wrote"
+            "features that prepare wrote, which cannot answer"
+            if (folder / "features.safetensors").exists()
+            else "labels that label wrote, which qa-edge labels score scores"
         )
-        raise DataError(f"{folder} holds {made}, which cannot answer; {expected}")
+        raise DataError(f"{folder} holds {made}; {expected}")
     if (folder / "manifest.json").exists():
         return "bundle"
     if (folder / "config.json").exists():
@@ -121,16 +128,38 @@ def predict_with_teacher(teacher: Teacher, squad: Squad, *, precision: str = "fp
             part = items[first : first + TEACHER_QUESTIONS]
             found = teacher.logits([q.text for _, q in part], [context for context, _ in part], precision=precision)
             for (context, question), logits in zip(part, found, strict=True):
-                predictions[question.id] = _teacher_answer(context, logits)
+                predictions[question.id] = _span_text(context, logits.pieces, logits.start, logits.end)
             advance(len(part))
     return predictions
 
 
-def _teacher_answer(context: str, logits: TeacherLogits) -> str:
-    if not len(logits.start):  # a text of which the teacher reads nothing, such as U+200B alone
+def predict_with_labels(labels: Labels, squad: Squad) -> dict[str, str]:
+    """What the teacher of some labels, or the mean of several, answers to the questions that were labelled.
+
+    :param squad: the whole file that was labelled, as it was read.
+    :raises DataError: if it is other data, or a shard is damaged.
+    """
+    labels.require(squad.sha256)
+    predictions: dict[str, str] = {}
+    place = 0
+    with progress("score", labels.questions) as advance:
+        for number, (_, paragraph) in enumerate(squad.paragraphs()):
+            pieces = labels.pieces(number)
+            for question in paragraph.questions:
+                if question.impossible:
+                    continue
+                start, end = (logits.astype(np.float32) for logits in labels.logits(place))
+                predictions[question.id] = _span_text(paragraph.context, pieces, start, end)
+                place += 1
+                advance(1)
+    return predictions
+
+
+def _span_text(context: str, pieces: Pieces, start: NDArray[np.float32], end: NDArray[np.float32]) -> str:
+    if not len(start):  # a text of which the teacher reads nothing, such as U+200B alone
         return ""
-    (span,) = decode_spans(logits.start, logits.end)
-    return context[int(logits.pieces.starts[span.start]) : int(logits.pieces.ends[span.end])].strip()
+    (span,) = decode_spans(start, end)
+    return context[int(pieces.starts[span.start]) : int(pieces.ends[span.end])].strip()
 
 
 def _count(squad: Squad) -> int:

@@ -1,7 +1,8 @@
-"""`qa-edge labels`: annotations that people made, back as SQuAD JSON; the mean of what teachers said."""
+"""`qa-edge labels`: annotations taken back, parts of data sets, and teachers' labels averaged and scored."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,9 +10,9 @@ import click
 from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table, wrong_usage
 
 
-@click.group("labels", short_help="Take annotations back from Label Studio; average teachers.")
+@click.group("labels", short_help="Take annotations back; average and score teachers' labels.")
 def command() -> None:
-    """What people labelled, checked against what they were given; and the mean of several teachers' logits."""
+    """What people labelled, checked against what they were given; what teachers labelled, averaged and scored."""
 
 
 @command.command("config", short_help="Print the labelling interface for Label Studio.")
@@ -132,7 +133,8 @@ def average(folders: tuple[str, ...], output: str, force: bool, as_json: bool) -
     """Write labels that are the mean of those of several teachers, for distill --labels: an ensemble.
 
     LABELS are folders that qa-edge label wrote, of the same data by teachers with the same tokenizer and windows, such
-    as several fine-tunings of one encoder. The logits are averaged as they are.
+    as several fine-tunings of one encoder. The logits are averaged as they are; the layers' states, where there are
+    any, are those of the first folder that has them.
     """
     from qa_edge.ensemble import average_labels
 
@@ -147,3 +149,34 @@ def average(folders: tuple[str, ...], output: str, force: bool, as_json: bool) -
         print_json(facts)
     else:
         print_facts({**facts, "teachers": ", ".join(facts["teachers"])}, title=manifest["teacher"])
+
+
+@command.command("score", short_help="EM and F1 of what labels teach.")
+@click.argument("folder", metavar="LABELS")
+@click.option("--squad", metavar="DATA.json", required=True, help="SQuAD JSON that was labelled, with its answers.")
+@click.option("-o", "--output", metavar="FILE", help="Write the answers too, as evaluate --predictions reads them.")
+@json_option
+def score(folder: str, squad: str, output: str | None, as_json: bool) -> None:
+    """Exact match and F1 of the answers that a teacher's labels give, or those of the mean of several teachers.
+
+    On a development set that is what an ensemble is worth; on training data it shows how much of them a teacher knows
+    by heart. Nothing is computed again.
+    """
+    from qa_edge.evaluate import predict_with_labels
+    from qa_edge.labels import Labels
+    from qa_edge.question_scores import score_questions
+    from qa_edge.squad import read_squad, references
+    from qa_edge_runtime.files import atomic_write, require_other_file
+
+    if output is not None:
+        require_other_file(output, squad)
+    data = read_squad(squad)
+    answers = predict_with_labels(Labels(folder), data)
+    if output is not None:
+        atomic_write(output, json.dumps(answers, ensure_ascii=False) + "\n")
+    found = score_questions(references(data), answers)
+    if as_json:
+        print_json({"exact_match": found.exact_match_percent, "f1": found.f1_percent, "total": len(found.ids)})
+    else:
+        facts = {"exact match": f"{found.exact_match_percent:.3f}", "F1": f"{found.f1_percent:.3f}"}
+        print_facts({**facts, "questions": f"{len(found.ids):,}"}, title=f"{folder} on {squad}")

@@ -121,8 +121,6 @@ class Sources:
         :raises InputError: if there is none.
         :raises DataError: if labels that are given have no states.
         """
-        if layers and variant.labels == AVERAGE:
-            raise InputError("the mean of several teachers has no layers to learn from: leave out --layers-weight")
         if not taught or variant.chosen is not None:
             return
         if self.labels and layers:

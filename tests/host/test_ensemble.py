@@ -15,7 +15,11 @@ from scipy.special import softmax
 from tiny_models import write_json
 from tiny_teacher import ran, run
 
+from qa_edge.evaluate import predict_with_teacher
 from qa_edge.labels import CONTEXTS, Labels
+from qa_edge.question_scores import score_questions
+from qa_edge.squad import read_squad, references
+from qa_edge.teacher import Teacher
 
 
 def test_the_mean_is_the_geometric_mean_at_any_temperature(
@@ -87,3 +91,23 @@ def test_other_pieces_one_teacher_twice_and_one_alone(
     refused = run("labels", "average", tiny_labels.folder, other_labels.folder, "-o", tiny_labels.folder, "--force")
     assert refused.exit_code == 2 and "name another folder for the mean" in " ".join(refused.stderr.split())
     assert Labels(tiny_labels.folder).manifest == tiny_labels.manifest
+
+
+def test_labels_score_what_their_teacher_scores(
+    tiny_labels: Labels, other_labels: Labels, tiny_squad_path: Path, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    squad = read_squad(tiny_squad_path)
+    expected = score_questions(references(squad), predict_with_teacher(tiny_teacher, squad))
+    asked = ("labels", "score", tiny_labels.folder, "--squad", tiny_squad_path)
+    told = json.loads(ran(*asked, "-o", tmp_path / "answers.json", "--json"))
+    assert told == {"exact_match": expected.exact_match_percent, "f1": expected.f1_percent, "total": 108}
+    again = json.loads(
+        ran("evaluate", "--predictions", tmp_path / "answers.json", "--squad", tiny_squad_path, "--json")
+    )
+    assert again == told and "108" in ran(*asked)
+    ran("labels", "average", tiny_labels.folder, other_labels.folder, "-o", tmp_path / "mean")
+    assert json.loads(ran("labels", "score", tmp_path / "mean", "--squad", tiny_squad_path, "--json"))["total"] == 108
+    other = json.loads(tiny_squad_path.read_text())
+    other["data"].pop()
+    refused = run("labels", "score", tiny_labels.folder, "--squad", write_json(tmp_path / "other.json", other))
+    assert refused.exit_code == 1 and "were made from other data" in refused.stderr

@@ -20,6 +20,7 @@ from qa_edge import states as module
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import TrainingState, load_student
 from qa_edge.distill import Recipe
+from qa_edge.ensemble import average_labels
 from qa_edge.experiments.budget import Budget
 from qa_edge.experiments.definitions import EXPERIMENTS
 from qa_edge.experiments.runner import Plan
@@ -204,13 +205,28 @@ def test_what_cannot_be_is_one_sentence(
         Plan(**plan, sources=sources).require()
     with pytest.raises(InputError, match="variant rule learns from a teacher: give --labels, or --squad and --teacher"):
         Plan(**plan, sources=replace(sources, labels={})).require()
-    with pytest.raises(InputError, match="the mean of several teachers has no layers"):
-        sources.require_teacher(EXPERIMENTS["ensemble"].variant("average"), taught=True, layers=True)
     only = replace(EXPERIMENTS["kd"], variants=(EXPERIMENTS["kd"].variant("hard"),))
     hard = Plan(**{**plan, "experiment": only}, sources=replace(sources, labels={}), train={"layers_weight": 1.0})
     assert hard.settings(only.variants[0], 0, questions=100).layers_weight is None  # the answers alone they stay
     with pytest.raises(InputError, match="layers_weight is 1, but the teacher is none"):
         Recipe.of({"features": tiny_features.folder}, teacher="none", train=replace(settings, rho=0, mse_weight=0))
+
+
+def test_the_mean_of_several_teachers_has_the_layers_of_the_first_that_has_them(
+    labels: Path, other_labels: Labels, tiny_features: Features, tmp_path: Path
+) -> None:
+    manifest = average_labels([other_labels.folder, labels], tmp_path / "mean")
+    assert manifest["states_of"] == Labels(labels).manifest["teacher"]
+    mean, own = LayerStates(states_folder(tmp_path / "mean")), LayerStates(states_folder(labels))
+    for question in range(0, len(tiny_features), 7):
+        assert np.array_equal(mean.of(question), own.of(question))
+    settings = replace(SETTINGS, layers_weight=1.0, max_steps=2)
+    assert train(tmp_path / "run", tiny_features, tmp_path / "mean", settings).step == 2
+    unfinished = Path(shutil.copytree(labels, tmp_path / "unfinished"))
+    (unfinished / "states" / "questions-00001.safetensors").unlink()
+    with pytest.raises(DataError, match="are unfinished"):
+        average_labels([other_labels.folder, unfinished], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command_line_labels_distils_and_compares(shop: Workshop, tmp_path: Path) -> None:
