@@ -47,7 +47,8 @@ class TeachSettings:
 
     :param least_updates: updates at least: more passes are made where `epochs` of them are fewer, since a fine-tuning
         on some hundred questions is else over before it begins (Mosbach et al., 2021).
-    :param dropout: of all layers, in place of the encoder's own; 0 is faster on a CPU.
+    :param dropout: of all layers, in place of the encoder's own; 0 is faster on a CPU and teaches worse
+        (docs/experiments/019).
     :param warmup: share of the updates in which the rate grows; it falls linearly to 0 after them.
     :param batch_tokens: padded pieces in a batch of one process.
     :param window: pieces in a window, with question and special pieces; neighbours overlap by `stride`.

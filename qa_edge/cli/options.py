@@ -63,7 +63,11 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
 TEACH: Mapping[str, tuple[Any, Any, str]] = {
     "epochs": (int, 2, "Passes over the windows."),
     "least_updates": (click.IntRange(1), None, "Updates at least: more passes where these are fewer."),
-    "dropout": (click.FloatRange(0, 1), None, "Of all layers; the encoder's own if not given. 0 is faster on a CPU."),
+    "dropout": (
+        click.FloatRange(0, 1),
+        None,
+        "Of all layers; the encoder's own if not given. 0 is faster on a CPU and makes a teacher that teaches worse.",
+    ),
     "rate": (float, 5e-5, "Learning rate at its highest."),
     "warmup": (float, 0.1, "Share of the updates in which the rate grows."),
     "weight_decay": (float, 0.01, "Decay of the weights, biases and norms apart."),
