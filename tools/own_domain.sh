@@ -46,7 +46,7 @@ score() {
 }
 precision=no
 if grep -q avx512_bf16 /proc/cpuinfo 2> /dev/null; then precision=bf16; fi
-teach="--teacher $teacher --temperature 2 --mse-weight 0.05"
+teach="--teacher $teacher --temperature 2 --mse-weight 0 --alignment offset"
 
 score start before
 score "$teacher" teacher
