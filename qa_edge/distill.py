@@ -21,7 +21,7 @@ from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
 from qa_edge.scores import settle_scores
 from qa_edge.slices import train_slice
-from qa_edge.split import sample_questions
+from qa_edge.split import require_unseen, sample_questions
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.states import states_folder
 from qa_edge.student.config import StudentConfig, preset_config, split_sizes
@@ -70,6 +70,7 @@ class Recipe:
         wrote), `init` (a trained student to go on from), `questions` (a part of `squad` that alone is trained on).
     :param teacher: name or folder of the teacher; `none` trains on the answers alone.
     :param student: preset and sizes that differ from it; with `init`, whose sizes are kept, dropout and survival alone.
+    :param prepare: how features are made, or how those of `inputs` were.
     """
 
     inputs: Mapping[str, Input]
@@ -117,6 +118,8 @@ class Recipe:
         :raises InputError: if they do not go together.
         """
         given = {name: path for name, path in paths.items() if path is not None}
+        if "features" in given:
+            values["prepare"] = _prepared_with(given["features"])
         # The rules first: hashing gigabytes of vectors takes a while.
         cls(inputs={name: Input(path=str(path), sha256="") for name, path in given.items()}, **values)
         inputs = {name: Input.of(path, _NOUNS[name], _MARKS[name]) for name, path in given.items()}
@@ -207,7 +210,7 @@ def distill(
     log = log if accelerator.is_main_process else (lambda message: None)
     with alone_in(run, enabled=accelerator.is_main_process):
         if accelerator.is_main_process:
-            settle_recipe(run, recipe.to_json(), begun=(run / STATE).exists())
+            _settle(run, recipe)
         accelerator.wait_for_everyone()
         features = _features(run, recipe, accelerator, log)
         labels, states = taught_by(run, recipe, features, accelerator, log)
@@ -228,6 +231,8 @@ def distill(
             copy_inputs(features.folder, run)
             if heldout.articles:
                 write_squad(run / HELDOUT, heldout)
+            else:  # an attempt before this one may have held some out
+                (run / HELDOUT).unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         model = _student(recipe, features, settings.seed)
         weights, bare = count_parameters(model)
@@ -255,6 +260,32 @@ def distill(
         )
 
 
+def _prepared_with(features: str | Path) -> PrepareSettings:
+    """How features were made, by their manifest.
+
+    :raises DataError: if they are not there, or their settings not of this version.
+    """
+    settings = Features.open(features).manifest["settings"]
+    try:
+        return PrepareSettings(**settings)
+    except (TypeError, InputError) as error:
+        raise DataError(f"features {features} were made by another version ({error}): prepare them again") from error
+
+
+def _settle(run: Path, recipe: Recipe) -> None:
+    """Write the recipe, or see that the run goes on with its own.
+
+    :raises DataError: if the folder holds a student that this run could only write over.
+    """
+    if (run / WEIGHTS).exists() and not (run / STATE).exists():
+        raise DataError(
+            f"{run} holds a trained student ({WEIGHTS}) and no state of its training to go on from: name another "
+            "folder for this run, or remove that one"
+        )
+    settle_recipe(run, recipe.to_json(), begun=any((run / STATE).glob("step-*")))
+    (run / STATE).mkdir(exist_ok=True)  # from here on the weights that lie there are this run's
+
+
 def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> Features:
     if "features" in recipe.inputs:
         features = Features.open(recipe.inputs["features"].checked("features"))
@@ -280,6 +311,9 @@ def _features(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> 
     found = features.manifest
     if "squad" in recipe.inputs and found["squad_sha256"] != recipe.inputs["squad"].sha256:
         raise DataError(f"features {features.folder} were made from other data than {recipe.inputs['squad'].path}")
+    if "init" in recipe.inputs:
+        split = {name: found["settings"][name] for name in ("heldout", "seed")}
+        require_unseen(Path(recipe.inputs["init"].path), found["squad_sha256"], **split)
     log(
         f"{found['questions']:,} questions on {found['contexts']:,} contexts, {found['heldout_questions']:,} held out; "
         f"{found['words']:,} words know {found['known_token_share']:.1%} of the tokens; "
@@ -337,20 +371,14 @@ def _student(recipe: Recipe, features: Features, seed: int) -> QANet:
     model = load_student(folder, **recipe.student)
     _, own, vectors = read_inputs(folder)
     same = vocabulary.words[: len(own.words)] == own.words and vocabulary.characters == own.characters
-    if not same or word_dim < model.config.word_dim:
+    known = features.vectors()[: len(vectors), : model.config.word_dim]
+    if not same or not np.array_equal(known, vectors):
+        remedy = "prepare them with --init" if "features" in recipe.inputs else "remove them, and they are made again"
         raise DataError(
-            f"features {features.folder} were not made for the checkpoint {folder} (other words, characters or width "
-            "of vectors): prepare them with --init, or leave that to distill"
+            f"features {features.folder} were not made for the checkpoint {folder} (other words, characters or "
+            f"vectors): {remedy}; wider vectors have to begin with the checkpoint's, as vectors --beside writes them"
         )
-    if word_dim > model.config.word_dim:
-        known = features.vectors()[: len(vectors), : model.config.word_dim]
-        if not np.array_equal(known, vectors):
-            raise DataError(
-                f"the vectors of features {features.folder} are wider than those of the checkpoint {folder}, but do "
-                "not begin with them: make them with --beside and the checkpoint's own vectors"
-            )
-        model = widen_words(model, word_dim)
-    return model
+    return model if word_dim == model.config.word_dim else widen_words(model, word_dim)
 
 
 def _score(run: Path, recipe: Recipe, accelerator: Accelerator, log: Log) -> dict[str, Any]:

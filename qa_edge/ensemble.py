@@ -77,7 +77,8 @@ def average_labels(folders: Sequence[str | Path], output: str | Path, *, force: 
         with progress("average", count) as advance:
             for shard, begin in enumerate(range(0, count, size)):
                 questions = range(begin, min(begin + size, count))
-                write_shard(folder / shard_name(shard), [_mean(labels, question) for question in questions])
+                means = [_mean(labels, question) for question in questions]
+                write_shard(folder / shard_name(shard), means, of=manifest["teacher"])
                 advance(len(questions))
         if layered is not None:
             # Two gigabytes for all of SQuAD: the same files under a second name where the disk can do that.

@@ -110,7 +110,7 @@ def label(
             batch_tokens=settings.batch_tokens,
             precision=precision,
         )
-        write_shard(path, [(one.start, one.end) for one in logits])
+        write_shard(path, [(one.start, one.end) for one in logits], of=f"teacher {teacher_name}")
     return folder
 
 
@@ -260,15 +260,21 @@ def _write_context_pieces(folder: Path, squad: Squad, teacher: Teacher) -> None:
     )
 
 
-def write_shard(path: Path, logits: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Write the start and end logits of a shard's questions, each of shape (pieces of its context,)."""
+def write_shard(path: Path, logits: Sequence[tuple[np.ndarray, np.ndarray]], *, of: str) -> None:
+    """Write the start and end logits of a shard's questions, each of shape (pieces of its context,).
+
+    :param of: whose logits they are, for the message.
+    :raises DataError: if one is no finite number in float16, so that nobody could learn from it.
+    """
+    with np.errstate(over="ignore"):
+        start, end = (np.concatenate([one[side] for one in logits]).astype(np.float16) for side in (0, 1))
+    if not (np.isfinite(start).all() and np.isfinite(end).all()):
+        raise DataError(
+            f"{of} gives logits that are no numbers, or beyond 65,504: its training went astray, or its precision is "
+            "too low; teach it again with a lower rate, or label with --precision fp32"
+        )
     write_tensors(
-        path,
-        {
-            "offsets": offsets_of([len(start) for start, _ in logits]),
-            "start_logits": np.concatenate([start for start, _ in logits]).astype(np.float16),
-            "end_logits": np.concatenate([end for _, end in logits]).astype(np.float16),
-        },
+        path, {"offsets": offsets_of([len(one) for one, _ in logits]), "start_logits": start, "end_logits": end}
     )
 
 

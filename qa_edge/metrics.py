@@ -17,6 +17,19 @@ from qa_edge_runtime.files import atomic_write
 FILE = "metrics.jsonl"
 
 
+def keep_lines(path: Path, *, step: int) -> None:
+    """Leave of a file of metrics the lines up to a step, from which a run goes on; one that is not there is begun."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # a line cut by a kill
+            continue
+        if record["step"] <= step:
+            kept.append(line)
+    atomic_write(path, "".join(f"{line}\n" for line in kept))
+
+
 class MetricsLog:
     """One curve over all slices of a run: lines of steps that a resumed run repeats are dropped first.
 
@@ -42,16 +55,7 @@ class MetricsLog:
             self._updates, self._sums = gathered["updates"], dict(gathered["sums"])
         if not self.enabled:
             return
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # a line cut by a kill
-                continue
-            if record["step"] <= step:
-                kept.append(line)
-        atomic_write(self.path, "".join(f"{line}\n" for line in kept))
+        keep_lines(self.path, step=step)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

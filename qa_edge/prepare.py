@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,18 +21,16 @@ from qa_edge.features import (
     VECTORS,
     VOCABULARY,
     offsets_of,
-    word_vectors,
 )
 from qa_edge.noisy_questions import write_noisy_questions
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
-from qa_edge.split import TrainingParagraph, split_articles
+from qa_edge.split import TrainingParagraph, require_unseen, split_articles
 from qa_edge.squad import Paragraph, Question, read_squad, write_squad
-from qa_edge.student.config import StudentConfig
-from qa_edge.vectors import Vectors, read_vectors
+from qa_edge.start import Start, halves, most_frequent
+from qa_edge.vectors import read_vectors
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
-from qa_edge_runtime.files import atomic_folder, atomic_write, read_json, sha256_file
-from qa_edge_runtime.tokenizer import Tokenizer
+from qa_edge_runtime.files import atomic_folder, atomic_write, sha256_file
 from qa_edge_runtime.vocabulary import Vocabulary
 
 
@@ -84,10 +82,12 @@ def prepare(
     :raises DataError: if the data cannot be read, hold nothing to train on, or the vectors do not fit the student.
     """
     settings = settings or PrepareSettings()
-    start = None if init is None else _Start.load(Path(init))
+    start = None if init is None else Start.load(Path(init))
     if start is not None:
         settings = replace(settings, characters_per_word=start.config.characters_per_word)
     squad = read_squad(squad_path)
+    if init is not None:
+        require_unseen(Path(init), squad.sha256, heldout=settings.heldout, seed=settings.seed)
     training, heldout = split_articles(squad, settings.heldout, settings.seed)
     with atomic_folder(output, force=force) as folder:
         encoder = _Encoder(start)
@@ -165,82 +165,10 @@ def spacy_tokenizer() -> tuple[_Split, dict[str, Any]]:
     return lambda text: ((token.text, token.idx) for token in nlp.tokenizer(text)), build_tokenizer_tables(nlp)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Start:
-    """What a trained student brings along when training goes on from it."""
-
-    folder: Path
-    config: StudentConfig
-    vocabulary: Vocabulary
-    vectors: np.ndarray
-    tokenizer: Tokenizer
-    tables: dict[str, Any]
-
-    @classmethod
-    def load(cls, folder: Path) -> _Start:
-        config = StudentConfig.load(folder / "config.json")
-        vocabulary, vectors = Vocabulary.load(folder), word_vectors(folder)
-        expected = (vocabulary.word_rows, config.word_dim)
-        if vectors.shape != expected or vocabulary.character_rows != config.characters:
-            raise DataError(
-                f"{folder} is no checkpoint of one run: its vectors are {vectors.shape}, its config and vocabulary "
-                f"expect {expected} and {config.characters} characters (found {vocabulary.character_rows})"
-            )
-        return cls(
-            folder=folder,
-            config=config,
-            vocabulary=vocabulary,
-            vectors=vectors,
-            tokenizer=Tokenizer.load(folder),
-            tables=read_json(folder / TOKENIZER, "tokenizer file"),
-        )
-
-    def split(self, text: str) -> Iterable[tuple[str, int]]:
-        return ((token.text, token.start) for token in self.tokenizer(text))
-
-    def extend(
-        self, counts: Mapping[str, int], vectors_path: str | Path | None, size: int | None
-    ) -> tuple[Vocabulary, np.ndarray]:
-        """Add the words that the student does not know, most frequent first, `size` words in all at most.
-
-        Vectors that begin with the student's own and are wider bring their other numbers for its words too.
-        """
-        if vectors_path is None:
-            return self.vocabulary, self.vectors
-        unknown = {form: count for form, count in counts.items() if not self.vocabulary.word_id(form)}
-        wanted = {spelling for form in unknown for spelling in (form, form.lower())}
-        found = read_vectors(vectors_path, wanted.union(self.vocabulary.words))
-        own = self.vectors
-        if found.dim != self.config.word_dim:
-            own = self._widened(found, vectors_path)
-        found = found.without(self.vocabulary.words)
-        room = None if size is None else max(0, size - len(self.vocabulary.words))
-        words, added = _most_frequent(unknown, found, room)
-        vocabulary = Vocabulary(words=(*self.vocabulary.words, *words), characters=self.vocabulary.characters)
-        return vocabulary, np.concatenate([own, _halves(words, added, vectors_path)])
-
-    def _widened(self, found: Vectors, path: str | Path) -> np.ndarray:
-        """The student's vectors with the further numbers of the file behind them, zeros for words that it lacks."""
-        place = {word: number + 1 for number, word in enumerate(self.vocabulary.words)}
-        rows = [(place[word], number) for number, word in enumerate(found.words) if word in place]
-        own, theirs = np.asarray(rows, np.int64).reshape(-1, 2).T
-        halves = _halves(found.words, found.array, path)
-        width = self.config.word_dim
-        if found.dim < width or not np.array_equal(halves[theirs, :width], self.vectors[own]):
-            raise DataError(
-                f"vectors {path} have {found.dim} numbers a word, the checkpoint {self.folder} was trained with "
-                f"{width}: give the vectors that it was trained with, wider ones that begin with them, or none"
-            )
-        wider = np.zeros((len(self.vectors), found.dim), np.float16)
-        wider[:, :width] = self.vectors
-        wider[own, width:] = halves[theirs, width:]
-        return wider
-
-
 class _Encoder:
     """spaCy tokens to numbers of surface forms; those of a student to go on from by its own tables."""
 
-    def __init__(self, start: _Start | None = None) -> None:
+    def __init__(self, start: Start | None = None) -> None:
         self.split, self.tables = spacy_tokenizer() if start is None else (start.split, start.tables)
         self.forms: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
@@ -330,37 +258,9 @@ def _build_vocabulary(
         return Vocabulary(words=(), characters=kept), np.zeros((1, 0), np.float16)
     wanted = {spelling for form in encoder.counts for spelling in (form, form.lower())}
     found = read_vectors(vectors_path, wanted)
-    words, array = _most_frequent(encoder.counts, found, settings.vocabulary_size)
-    vectors = np.concatenate([np.zeros((1, found.dim), np.float16), _halves(words, array, vectors_path)])
+    words, array = most_frequent(encoder.counts, found, settings.vocabulary_size)
+    vectors = np.concatenate([np.zeros((1, found.dim), np.float16), halves(words, array, vectors_path)])
     return Vocabulary(words=tuple(words), characters=kept), vectors
-
-
-def _halves(words: Sequence[str], array: np.ndarray, path: str | Path) -> np.ndarray:
-    """The words' vectors as the features hold them, float16.
-
-    :raises DataError: if a number is beyond float16, which training would meet as infinity.
-    """
-    with np.errstate(over="ignore"):
-        halves = array.astype(np.float16)
-    beyond = np.flatnonzero(~np.isfinite(halves).all(axis=1))
-    if beyond.size:
-        raise DataError(
-            f"vectors {path}: the vector of {words[beyond[0]]!r} has a number beyond 65,504, which float16 cannot hold;"
-            " scale the vectors down, or take others"
-        )
-    return halves
-
-
-def _most_frequent(counts: Mapping[str, int], found: Vectors, size: int | None) -> tuple[list[str], np.ndarray]:
-    """The words with a vector that the forms look up, most frequent first, and their vectors."""
-    row = {word: number for number, word in enumerate(found.words)}
-    frequency: Counter[str] = Counter()
-    for form, count in counts.items():
-        word = form if form in row else form.lower()
-        if word in row:
-            frequency[word] += count
-    words = sorted(frequency, key=lambda word: (-frequency[word], word))[:size]
-    return words, found.array[np.asarray([row[word] for word in words], np.int64)]
 
 
 def _write_numbers(

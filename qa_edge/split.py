@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qa_edge.recipe import FILE as RECIPE
+from qa_edge.recipe import read_recipe
 from qa_edge.squad import Article, Paragraph, Squad
-from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.errors import DataError, InputError
 
 SHARE_SEED = 0
 """Of which articles a share is drawn: the same for all runs of all experiments, so that shares can be compared."""
@@ -32,14 +35,16 @@ def drawn_articles(count: int, share: float, seed: int = SHARE_SEED) -> NDArray[
 
 
 def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[TrainingParagraph], Squad]:
-    """Split by whole articles, so that no held-out context is ever seen.
+    """Split by whole articles, so that no held-out context is ever seen; those that share a context stay together.
 
     :returns: training paragraphs, and the held-out articles as a data set of their own.
     """
-    count = round(len(squad.articles) * share)
-    if share and len(squad.articles) > 1:
-        count = min(max(count, 1), len(squad.articles) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(squad.articles))[:count].tolist())
+    groups = _sharing_contexts(squad)
+    count = round(len(groups) * share)
+    if share and len(groups) > 1:
+        count = min(max(count, 1), len(groups) - 1)
+    drawn = np.random.default_rng(seed).permutation(len(groups))[:count].tolist()
+    chosen = {index for group in drawn for index in groups[group]}
     training = []
     context_number = question_number = 0
     for index, article in enumerate(squad.articles):
@@ -50,6 +55,55 @@ def split_articles(squad: Squad, share: float, seed: int) -> tuple[list[Training
             question_number += sum(not question.impossible for question in paragraph.questions)
     articles = tuple(article for index, article in enumerate(squad.articles) if index in chosen)
     return training, Squad(articles=articles, version=squad.version, sha256=squad.sha256)
+
+
+def _sharing_contexts(squad: Squad) -> list[list[int]]:
+    """Places of the articles in groups, by their first: a context that stands in two articles joins them.
+
+    Many tools write an article a question, with the text in each.
+    """
+    first: dict[str, int] = {}
+    parent = list(range(len(squad.articles)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for index, article in enumerate(squad.articles):
+        for paragraph in article.paragraphs:
+            low, high = sorted((root(first.setdefault(paragraph.context, index)), root(index)))
+            parent[high] = low
+    groups: dict[int, list[int]] = {}
+    for index in range(len(parent)):
+        groups.setdefault(root(index), []).append(index)
+    return list(groups.values())
+
+
+def split_of(checkpoint: Path, squad_sha256: str) -> dict[str, Any]:
+    """`heldout` and `seed` by which a checkpoint split a SQuAD file; nothing if it was trained on another one."""
+    if not (checkpoint / RECIPE).exists():
+        return {}
+    recipe = read_recipe(checkpoint)
+    try:
+        if recipe["inputs"]["squad"]["sha256"] == squad_sha256:
+            return {name: recipe["prepare"][name] for name in ("heldout", "seed")}
+    except (KeyError, TypeError):  # of a run on features alone, or no recipe of distill
+        pass
+    return {}
+
+
+def require_unseen(init: Path, squad_sha256: str, *, heldout: float, seed: int) -> None:
+    """Refuse to hold out articles that the checkpoint to go on from was trained on: their scores would flatter.
+
+    :raises DataError: saying how the checkpoint split the file.
+    """
+    own = split_of(init, squad_sha256)
+    if heldout and own and own != {"heldout": heldout, "seed": seed}:
+        raise DataError(
+            f"checkpoint {init} was trained on articles of this file that --heldout {heldout} --seed {seed} hold out: "
+            f"prepare with --heldout {own['heldout']} --seed {own['seed']}, as it was, or with --heldout 0"
+        )
 
 
 def sample_articles(squad: Squad, questions: int, seed: int) -> Squad:

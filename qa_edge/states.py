@@ -115,7 +115,7 @@ def label_states(
         lengths = features.context_lengths()[rows]
         numbers = {"questions": features.question_number[rows].astype(np.int64), "offsets": offsets_of(lengths)}
         _write_first(folder / REDUCTION, {**numbers, **_fitted(read, rows, layers)})
-    reduce = _reducing(read_tensors(folder / REDUCTION), layers, teacher)
+    reduce = _reducing(_read_named(folder / REDUCTION, ("mean", "map")), layers, teacher)
     for path, here in missing_shards("states", folder, len(rows), size, process, processes, on_shard):
         kept = [quantise(one.reshape(len(one), LAYERS, -1)) for one in read(rows[here], reduce)]
         arrays = (np.concatenate([states for states, _ in kept]), np.stack([scales for _, scales in kept]))
@@ -130,13 +130,19 @@ class LayerStates:
         self.folder = Path(folder)
         said = {"described": "states manifest", "source": "tokens_sha256", "maker": "label", "again": "label again"}
         self.manifest = read_manifest(self.folder, "states", version=FORMAT_VERSION, **said)
+        wanted = ("width", "teacher_sha256", "questions_sha256")
+        if missing_values := [name for name in wanted if name not in self.manifest]:
+            raise DataError(
+                f"{self.folder / MANIFEST} is not one that label wrote ({missing_values[0]} is missing): remove these "
+                "states, and run qa-edge label --states again"
+            )
         self.width: int = self.manifest["width"]
         self._size: int = self.manifest["shard_questions"]
         shards = [shard_name(shard) for shard in range(-(-self.manifest["questions"] // self._size))]
         missing = [name for name in (REDUCTION, *shards) if not (self.folder / name).exists()]
         if missing:
             raise DataError(f"states {folder} are unfinished ({missing[0]} is missing): run qa-edge label again")
-        found = read_tensors(self.folder / REDUCTION)
+        found = _read_named(self.folder / REDUCTION, ("offsets", "questions", "mean", "map"))
         self._offsets, self._numbers = found["offsets"], found["questions"]
         self._place = {number: place for place, number in enumerate(self._numbers.tolist())}
         self._shards: dict[int, dict[str, NDArray[Any]]] = {}
@@ -180,7 +186,7 @@ class LayerStates:
             return None
         shard, row = divmod(self._place[question], self._size)
         if shard not in self._shards:
-            self._shards[shard] = read_tensors(self.folder / shard_name(shard))
+            self._shards[shard] = _read_named(self.folder / shard_name(shard), ("states", "scales"))
         first, begin, end = self._offsets[[shard * self._size, shard * self._size + row, shard * self._size + row + 1]]
         states, scales = self._shards[shard]["states"][begin - first : end - first], self._shards[shard]["scales"][row]
         return states * scales[:, None]
@@ -226,6 +232,17 @@ def _write_first(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
         write_tensors(path, tensors)
     finally:
         own.unlink()
+
+
+def _read_named(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Arrays of a file, all of these names at least.
+
+    :raises DataError: if it is another file, or a damaged one.
+    """
+    found = read_tensors(path)
+    if not found.keys() >= set(names):
+        raise DataError(f"{path} does not hold what label --states wrote there: remove it, and run that again")
+    return found
 
 
 def _numbers_sha256(numbers: NDArray[np.integer[Any]]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from qa_edge.encoder import load_encoder
 from qa_edge.progress import progress
+from qa_edge.recipe import make_folder
 from qa_edge.vectors import read_vectors
 from qa_edge.words import count_words_of_text, read_words
 from qa_edge_runtime.errors import DataError, InputError
@@ -157,6 +158,7 @@ def spacy_words() -> Tokenizer:
 
 def write_vectors(path: str | Path, vectors: StaticVectors) -> None:
     """Write vectors as GloVe text, four decimals; compressed if the name ends in .gz. The same bytes again."""
+    make_folder(Path(path).parent)
     text = io.BytesIO()
     for word, row in zip(vectors.words, vectors.array, strict=True):
         text.write(f"{word} {' '.join(f'{value:.4f}' for value in row.tolist())}\n".encode())

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qa_edge.checkpoint import STATE
 from qa_edge.labels import Labels, label
 from qa_edge.states import FOLDER, LayerStates, label_states
+from qa_edge.teacher import Teacher
 from qa_edge_runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def taught_by(
         "processes": accelerator.num_processes,
     }
     labels = _found(Labels, folder, accelerator)
+    if labels is not None and not any((run / STATE).glob("step-*")):
+        _require_of(recipe.teacher, labels)
     if labels is None or labels.manifest["teacher"] != recipe.teacher:  # then `label` goes on, or says what is wrong
         log(f"labelling with {recipe.teacher}")
         label(squad.checked("SQuAD file"), recipe.teacher, folder, **asked)
@@ -59,6 +63,19 @@ def taught_by(
         states = LayerStates(folder / FOLDER)
     states.require_whole(labels, features)
     return labels, states
+
+
+def _require_of(teacher: str, labels: Labels) -> None:
+    """Refuse labels that lie in the folder of a run to begin, if the teacher's folder holds other weights by now."""
+    if not Path(teacher).is_dir():
+        return  # a name on the hub, which need not be within reach any more
+    windows = {name: labels.manifest[name] for name in ("window", "stride")}
+    found, expected = Teacher.load(teacher, **windows).sha256(), labels.manifest["teacher_sha256"]
+    if found != expected:
+        raise DataError(
+            f"labels {labels.folder} were made by another teacher (SHA-256 {expected[:12]}) than {teacher} holds now "
+            f"({found[:12]}): remove them, and they are made again"
+        )
 
 
 def finished(read: Callable[[Path], T], folder: Path) -> T | None:

@@ -25,6 +25,7 @@ from qa_edge.flat import FlatParameters
 from qa_edge.interrupt import noticing_interrupt
 from qa_edge.lock import alone_in
 from qa_edge.metrics import FILE as METRICS
+from qa_edge.metrics import keep_lines
 from qa_edge.progress import progress
 from qa_edge.recipe import Input, model_entry, settle_recipe
 from qa_edge.scores import settle_scores
@@ -120,6 +121,10 @@ def teach(
     settings, folder = settings or TeachSettings(), Path(output)
     squad = read_squad(squad_path)
     dev = None if dev_path is None else read_squad(dev_path)
+    if dev is not None and not references(dev):
+        raise DataError(
+            f"SQuAD file {dev_path} has no question with an answer to score on; give another --dev, or none"
+        )
     accelerator = open_accelerator(settings.precision)
     is_main = accelerator.is_main_process
     with alone_in(folder, enabled=is_main):
@@ -224,6 +229,7 @@ class _FineTuning:
                     losses = []
                 stopping = interrupted()
                 if step % settings.save_every == 0 or step == last or stopping:
+                    self._require_finite(step)
                     self._save(step)
                 if stopping:
                     raise KeyboardInterrupt
@@ -263,6 +269,14 @@ class _FineTuning:
             loss = loss + F.cross_entropy(kept, torch.tensor(targets, device=device)) / 2
         return loss
 
+    def _require_finite(self, step: int) -> None:
+        """The same in all processes, whose weights are the same."""
+        if not torch.isfinite(self.flat.weights).all():
+            raise DataError(
+                f"the teacher's weights are not finite after update {step}: begin again in another folder with a lower "
+                f"--rate; the state of the last save is kept in {self.folder}"
+            )
+
     def _log(self, step: int, losses: list[Tensor]) -> None:
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if self.accelerator.is_main_process:
@@ -280,6 +294,8 @@ class _FineTuning:
 
     def _resume(self) -> int:
         found = TrainingState.load(self.folder, needed=("weights", "exp_avg", "exp_avg_sq"))
+        if self.accelerator.is_main_process:
+            keep_lines(self.folder / METRICS, step=0 if found is None else found.step)
         if found is None:
             return 0
         if found.tensors["weights"].shape != self.flat.weights.shape:

@@ -79,7 +79,10 @@ class Teacher:
     def __init__(self, model: Any, tokenizer: Any, *, name: str, window: int = 384, stride: int = 128) -> None:
         limit = min(getattr(model.config, "max_position_embeddings", window) or window, tokenizer.model_max_length)
         if not 0 < stride < window or window > limit:
-            raise InputError(f"window {window} with stride {stride} does not fit a teacher that reads {limit} pieces")
+            raise InputError(
+                f"window {window} with stride {stride} does not fit a teacher that reads {limit} pieces: take a "
+                f"--window of at most {limit} and a smaller --stride (of qa-edge label, for distill --labels)"
+            )
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.window, self.stride = window, stride
         # At least one piece of the context must be new in each window.

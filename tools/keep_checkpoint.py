@@ -6,16 +6,19 @@
 `keep` leaves out what is larger than all the rest or somebody else's: word vectors, held-out questions, features,
 labels, the state of the optimiser; of the recipe's paths it keeps the names. `restore` brings back the word vectors,
 without which nothing runs, and the held-out questions, which export calibrates and verifies on. Both files must be
-those that the checkpoint was trained with. Where the recipe names a file's SHA-256 it is compared; a run that was begun
-with --features names none, and then only words and their dimension are checked. The last line says which it was.
+those that the checkpoint was trained with. Where the recipe names a file's SHA-256 it is compared, that of the held-out
+questions too; a run that was begun with --features names none of the vectors, and then only words and their dimension
+are checked. The last line says which it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,11 +41,17 @@ KEPT = ("config.json", "model.safetensors", VOCABULARY, TOKENIZER)
 def keep(run: Path, target: Path, *, force: bool = False) -> None:
     """Copy what has to be kept of a finished run.
 
-    :raises DataError: if a part is missing, or `target` exists and `force` is false.
+    :raises DataError: if a part is missing, `target` exists and `force` is false, or it is more than a kept checkpoint.
     """
     recipe = read_recipe(run)
-    for found in recipe.get("inputs", {}).values():
-        found["path"] = Path(found["path"]).name
+    _require_kept(target, run, force=force)
+    try:
+        for found in recipe.get("inputs", {}).values():
+            found["path"] = Path(found["path"]).name
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"recipe of {run} is not one that distill wrote (its inputs are no files)") from error
+    if (run / HELDOUT).exists():
+        recipe["heldout_sha256"] = sha256_file(run / HELDOUT)
     if isinstance(recipe.get("teacher"), str):
         recipe["teacher"] = Path(recipe["teacher"]).name
     with atomic_folder(target, force=force, marker=KEPT[0]) as folder:
@@ -52,6 +61,16 @@ def keep(run: Path, target: Path, *, force: bool = False) -> None:
             except OSError as error:
                 raise DataError(f"{run / name} cannot be copied: {error.strerror or error}") from error
         atomic_write(folder / RECIPE, json.dumps(recipe, indent=1) + "\n")
+
+
+def _require_kept(target: Path, run: Path, *, force: bool) -> None:
+    """Refuse to replace anything but what `keep` and `restore` write: a run holds days of work beside it."""
+    if not (force and target.is_dir()):
+        return  # nothing is replaced
+    others = sorted({entry.name for entry in target.iterdir()} - {*KEPT, SCORES, RECIPE, HELDOUT, VECTORS})
+    if others or target.resolve() == run.resolve():
+        found = f"it holds {others[0]}" if others else "it is the run itself"
+        raise DataError(f"{target} is no checkpoint that was kept before ({found}), and stays as it is; name another")
 
 
 def restore_heldout(checkpoint: Path, source: Path) -> int:
@@ -64,11 +83,20 @@ def restore_heldout(checkpoint: Path, source: Path) -> int:
     if wanted is not None and squad.sha256 != wanted:
         raise DataError(f"{source} is not the file that {checkpoint} was trained on (its SHA-256 is another)")
     settings = _object(recipe.get("prepare"))
-    _, heldout = split_articles(squad, settings.get("heldout", 0.0), settings.get("seed", 0))
+    _, heldout = split_articles(squad, _number(settings.get("heldout", 0.0)), _number(settings.get("seed", 0)))
     if not heldout.articles:
         raise DataError(f"{checkpoint} was trained with nothing held out: there are no questions to restore")
-    questions = heldout_questions(heldout, _object(recipe.get("train")).get("seed", 0))
-    write_squad(checkpoint / HELDOUT, questions)
+    questions = heldout_questions(heldout, _number(_object(recipe.get("train")).get("seed", 0)))
+    with tempfile.TemporaryDirectory() as folder:
+        write_squad(Path(folder) / HELDOUT, questions)
+        content = (Path(folder) / HELDOUT).read_bytes()
+    known = recipe.get("heldout_sha256")
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
+        raise DataError(
+            f"the articles that {checkpoint} held out cannot be told from its recipe: the questions that it gives are "
+            f"others than those of the run; copy {HELDOUT} from the run's folder"
+        )
+    atomic_write(checkpoint / HELDOUT, content)
     return sum(1 for _ in questions.items())
 
 
@@ -121,6 +149,13 @@ def _word_dim(checkpoint: Path) -> int:
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> Any:
+    """A number of 0 or more, as a share and a seed are."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise DataError(f"the recipe has {value!r:.40} where a share of the articles or a seed is expected; mend it")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -91,8 +91,8 @@ def export_bundle(
     :raises DataError: if the run folder cannot be used, or `output` exists and `force` is false.
     :raises BundleError: if a graph or the whole answers otherwise than the reference (see `verify`): nothing is then
         written.
-    :raises InputError: if there is a reference but no question to compare on, a calibration question is one of those,
-        or the settings ask for what cannot be.
+    :raises InputError: if there is a reference but no question to compare on, a question of `calibration` or `fitting`
+        is one of those, or the settings ask for what cannot be.
     :raises MissingExtraError: if a library is not installed that the settings need.
     """
     began = time.perf_counter()
@@ -100,8 +100,9 @@ def export_bundle(
     check_output(run_folder, target, force=force)
     if reference is not None and not questions:
         raise InputError("no questions to verify the export on; expected some of the held-out articles")
-    shared = {question[:2] for question in questions} & {question[:2] for question in calibration}
-    if shared and calibration_runs(settings):
+    measured_on = [*(calibration if calibration_runs(settings) else ()), *fitting]
+    shared = {question[:2] for question in questions} & {question[:2] for question in measured_on}
+    if shared:
         raise InputError(
             f"{len(shared)} calibration questions are also verified on, such as {min(shared)[0]!r:.80}; expected others"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from qa_edge.cli.options import PREPARE, TRAIN, given, settings_options, vectors_path
+from qa_edge.cli.options import PREPARE, TRAIN, given, own_split, settings_options, vectors_path
 from qa_edge.cli.output import is_main_process, json_option, log, print_facts, print_json, wrong_usage
 from qa_edge.student.config import PRESETS, StudentConfig
 
@@ -115,7 +115,11 @@ def _recipe(
             student=given({"preset": preset, **{name: values[name] for name in SIZES}}),
             train=TrainSettings(**train),
             prepare=PrepareSettings(
-                **given({name: values[name] for name in PREPARE}), seed=train.get("seed", TrainSettings.seed)
+                **{
+                    "seed": train.get("seed", TrainSettings.seed),
+                    **own_split(values["init"], squad),
+                    **given({name: values[name] for name in PREPARE}),
+                }
             ),
         )
     # What cannot be scored on is better known before the work than after it.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qa_edge.cli.options import finite
-from qa_edge.cli.output import json_option, print_json
+from qa_edge.cli.output import json_option, print_json, wrong_usage
 
 
 @click.command("export", short_help="Write a bundle of a run, verified against torch.")
@@ -94,17 +94,18 @@ def command(
     from qa_edge_export.report import format_report
     from qa_edge_export.settings import ExportSettings
 
-    settings = ExportSettings(
-        engines=_chosen({"onnx": onnx, "tflite": tflite}, "onnx"),
-        precisions=_chosen({"int8": int8, "fp16": fp16, "fp32": fp32}, "int8"),
-        table=table,
-        words=vocabulary_size,
-        max_size_bytes=None if max_size is None else int(max_size * 1e6),
-        calibration=calibration,
-        keep_float=frozenset(keep_float),
-        ort=ort,
-        f1_margin=margin,
-    )
+    with wrong_usage():
+        settings = ExportSettings(
+            engines=_chosen({"onnx": onnx, "tflite": tflite}, "onnx"),
+            precisions=_chosen({"int8": int8, "fp16": fp16, "fp32": fp32}, "int8"),
+            table=table,
+            words=vocabulary_size,
+            max_size_bytes=None if max_size is None else int(max_size * 1e6),
+            calibration=calibration,
+            keep_float=frozenset(keep_float),
+            ort=ort,
+            f1_margin=margin,
+        )
     report = export_run(
         run,
         output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -111,22 +112,6 @@ def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Callable[[F],
     return add
 
 
-def with_prepare_settings(function: F) -> F:
-    """Options of `PrepareSettings`, with their defaults."""
-    for name, (kind, default, text) in reversed(list(PREPARE.items())):
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            type=kind,
-            default=default,
-            show_default=default is not None,
-            callback=finite,
-            help=text,
-        )
-        function = option(function)
-    return function
-
-
 def finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Refuse nan, which is in every range that is checked by its ends, and inf."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -137,6 +122,16 @@ def finite(context: click.Context, parameter: click.Parameter, value: Any) -> An
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that were given."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def own_split(init: str | None, squad: str | None) -> dict[str, Any]:
+    """`heldout` and `seed` of a checkpoint to go on from, if it split this very file: nothing else suits it there."""
+    from qa_edge.split import split_of
+    from qa_edge_runtime.files import sha256_file
+
+    if init is None or squad is None or not Path(squad).is_file():
+        return {}
+    return split_of(Path(init), sha256_file(squad))
 
 
 def sharing_options(work: str) -> Callable[[F], F]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from qa_edge.cli.options import vectors_path, with_prepare_settings
+from qa_edge.cli.options import PREPARE, given, own_split, settings_options, vectors_path
 from qa_edge.cli.output import json_option, print_facts, print_json, wrong_usage
 
 
@@ -19,8 +19,8 @@ from qa_edge.cli.output import json_option, print_facts, print_json, wrong_usage
     "--features", metavar="FOLDER", help="Features of the same file: copy them, and add the copies of --noisy alone."
 )
 @click.option("-o", "--output", metavar="FEATURES", required=True, help="Folder to write.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which articles are held out.")
-@with_prepare_settings
+@click.option("--seed", type=int, help="Which articles are held out.  [default: 0]")
+@settings_options(PREPARE)
 @click.option("--force", is_flag=True, help="Replace a folder that exists.")
 @json_option
 @click.pass_context
@@ -31,7 +31,7 @@ def command(
     init: str | None,
     features: str | None,
     output: str,
-    seed: int,
+    seed: int | None,
     force: bool,
     as_json: bool,
     **settings: Any,
@@ -43,12 +43,12 @@ def command(
     if vectors is None and init is None and features is None:
         raise click.UsageError("Missing option '--vectors': give a file, or none")
     with wrong_usage():
-        given = PrepareSettings(seed=seed, **settings)
+        chosen = PrepareSettings(**{**own_split(init, squad), **given({"seed": seed, **settings})})
     if features is None:
-        manifest = prepare(squad, output, vectors_path=vectors_path(vectors), init=init, settings=given, force=force)
+        manifest = prepare(squad, output, vectors_path=vectors_path(vectors), init=init, settings=chosen, force=force)
     else:
         _require_alone(context)
-        manifest = add_noisy_questions(features, squad, output, copies=given.noisy or 0, seed=seed, force=force)
+        manifest = add_noisy_questions(features, squad, output, copies=chosen.noisy or 0, seed=chosen.seed, force=force)
     if as_json:
         print_json(manifest)
         return

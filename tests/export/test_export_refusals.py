@@ -67,6 +67,8 @@ def test_questions_to_calibrate_on_are_not_those_to_verify_on(trained: Trained) 
     with pytest.raises(InputError, match="1 calibration questions are also verified on, such as") as caught:
         trained.export(settings=ExportSettings(), calibration=[*CALIBRATION, shared])
     assert shared.question in str(caught.value) and trained.left() == ["run"]
+    with pytest.raises(InputError, match="1 calibration questions are also verified on, such as"):
+        trained.export(settings=FLOAT, fitting=[*CALIBRATION, shared])  # though nothing has a scale there
     same_text = Question("How many legs has a bee?", shared.context)
     trained.export(settings=ExportSettings(f1_margin=100), calibration=[*CALIBRATION, same_text])
 

@@ -439,8 +439,10 @@ def test_features_for_a_student_to_go_on_from(tmp_path: Path, tiny_features: Fea
     save_checkpoint(start, student.model.config, dict(student.model.named_parameters()))
     copy_inputs(tiny_features.folder, start)
     write_squad(tmp_path / "own.json", squad_of("the kettle zorbs Ω quickly zorbs", asked("q", ("zorbs", 11))))
+    known = dict(zip(tiny_features.vocabulary().words, tiny_features.vectors()[1:].tolist(), strict=True))
+    known["zorbs"] = [0.5] * 12
     (tmp_path / "own.txt").write_text(
-        "".join(f"{word} {' '.join(['0.5'] * 12)}\n" for word in ("zorbs", "kettle", "is"))
+        "".join(f"{word} {' '.join(map(str, known[word]))}\n" for word in ("zorbs", "kettle", "is"))
     )
     options = PrepareSettings(heldout=0.0, character_count=1)
     prepare(tmp_path / "own.json", tmp_path / "f", vectors_path=tmp_path / "own.txt", init=start, settings=options)
