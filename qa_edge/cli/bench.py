@@ -31,7 +31,7 @@ _SHOWING = ("report_path", "chart", "as_json")
 @click.option("--repeat", type=click.IntRange(1), help="Passes; 5, or enough for 500 queries, if not given.")
 @click.option(
     "--paced",
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, 60_000),
     callback=finite,
     metavar="MS",
     help="Pause before each of 100 more queries; 0 leaves them out.  [default: 100]",
@@ -53,6 +53,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
     and their ratio is told.
     """
     from qa_edge_runtime.comparison_report import read_report
+    from qa_edge_runtime.default_bundle import bundle_or_default
     from qa_edge_runtime.files import atomic_write, require_other_file
     from qa_edge_runtime.latency_report import check_report_path
     from qa_edge_runtime.latency_table import format_report, warning_lines
@@ -66,17 +67,18 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
         load_matplotlib()
     if options["output"] is not None:
         check_report_path(options["output"])
-        require_other_file(options["output"], *filter(None, (options["squad"],)))
+        read = (options["squad"], report_path or bundle_or_default(options["bundle"]), options["against"])
+        require_other_file(options["output"], *filter(None, read))
     if report_path is None:
         report = _measure(**{name: value for name, value in options.items() if name != "output"})
     else:
         _refuse_settings(context)
         report = read_report(report_path)
+    if options["output"] is not None:  # first: what took minutes outlives a full disk or a closed pipe
+        atomic_write(options["output"], report.to_json() + "\n")
     click.echo(report.to_json() if as_json else format_report(report))
     for line in warning_lines(report.warnings):
         log(line)
-    if options["output"] is not None:
-        atomic_write(options["output"], report.to_json() + "\n")
     if chart is not None:
         from qa_edge.latency_chart import draw_report
 

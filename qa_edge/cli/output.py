@@ -18,8 +18,9 @@ _WIDTH_OF_A_FILE = 200
 
 
 def print_json(value: Any, *, indent: int | None = 1) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    """Print a value as JSON; in ASCII where the stream's encoding cannot hold all of Unicode."""
+    whole = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=not whole))
 
 
 def print_facts(facts: Mapping[str, object], title: str | None = None) -> None:

@@ -10,7 +10,7 @@ from qa_edge_runtime.answers import Answer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.default_bundle import bundle_or_default
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.passage import ContextLogits, Passage, Progress, Reader
+from qa_edge_runtime.passage import ContextLogits, Observer, Passage, Progress, Reader
 from qa_edge_runtime.session import Session
 from qa_edge_runtime.states import CACHE_TOKENS
 from qa_edge_runtime.times import StageTimes
@@ -27,7 +27,6 @@ class Answerer:
     :ivar engine: "onnx" or "tflite", as bundles name it; `engine_name` and `engine_version` are those of the package
         that runs it.
     :ivar precision: "int8", "fp16" or "fp32", of the core graph.
-    :ivar observer: called with the `StageTimes` of every question answered, if not None.
     """
 
     def __init__(
@@ -45,14 +44,23 @@ class Answerer:
         if type(cache_tokens) is not int or cache_tokens < 0:
             raise InputError(f"cache_tokens is {cache_tokens!r:.40}, expected a whole number from 0")
         self.bundle = bundle
-        self.observer = observer
+        self._observer = Observer(tell=observer)
         windows = Windows(tokens=window_tokens, overlap=overlap_tokens)
         self._session = Session(bundle, engine=engine, precision=precision, threads=threads, cache_tokens=cache_tokens)
         self.engine, self.precision = self._session.engine, self._session.precision
         self.engine_name, self.engine_version = self._session.engine_name, self._session.engine_version
         self._reader = Reader(
-            session=self._session, tokenizer=bundle.tokenizer(), windows=windows, observer=lambda: self.observer
+            session=self._session, tokenizer=bundle.tokenizer(), windows=windows, observer=self._observer
         )
+
+    @property
+    def observer(self) -> Callable[[StageTimes], None] | None:
+        """Called with the `StageTimes` of every question answered, if not None; may be set."""
+        return self._observer.tell
+
+    @observer.setter
+    def observer(self, observer: Callable[[StageTimes], None] | None) -> None:
+        self._observer.tell = observer
 
     @classmethod
     def load(

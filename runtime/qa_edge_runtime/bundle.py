@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from qa_edge_runtime.archive import SUFFIX, write_archive
 from qa_edge_runtime.entries import printable
 from qa_edge_runtime.errors import BundleError, DataError, InputError, QaEdgeError
-from qa_edge_runtime.files import atomic_file, atomic_folder, check_replaceable, check_replaceable_file
+from qa_edge_runtime.files import atomic_file, atomic_folder, check_replaceable, check_replaceable_file, read_json
 from qa_edge_runtime.manifest import (
     CASES_NAME,
     MANIFEST_NAME,
@@ -235,9 +235,9 @@ def copy_bundle(path: str | os.PathLike[str], target: str | os.PathLike[str], *,
     :raises DataError: if `target` exists and `force` is false, or the disk is full; nothing is left behind.
     """
     source, written = Path(path), Path(target)
+    if written.resolve() in (source.resolve(), *source.resolve().parents):
+        raise InputError(f"{source} cannot be packed into itself, or over a folder that it lies in; name another path")
     check_bundle_path(written, force=force)
-    if source.resolve() == written.resolve():
-        raise InputError(f"{source} cannot be packed into itself; name another path")
     bundle = Bundle.open(source)
     bundle.close()
     described = bundle.source.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
@@ -253,8 +253,15 @@ def check_bundle_path(path: str | os.PathLike[str], *, force: bool = False) -> N
     """
     if is_single_file(path):
         check_replaceable_file(path, force=force, ours=holds_bundle)
-    else:
-        check_replaceable(path, force=force, marker=MANIFEST_NAME)
+        return
+    check_replaceable(path, force=force, marker=MANIFEST_NAME)
+    target = Path(path)
+    if target.is_dir() and any(target.iterdir()):
+        declared = read_json(target / MANIFEST_NAME, "manifest").get("files")
+        known = {MANIFEST_NAME, *(declared if isinstance(declared, dict) else ())}
+        others = sorted(entry.name for entry in target.iterdir() if entry.name not in known and entry.name[0] != ".")
+        if others:
+            raise DataError(f"{target} holds {others[0]}, which is no part of a bundle, and is kept; name another path")
 
 
 def is_single_file(path: str | os.PathLike[str]) -> bool:

@@ -11,6 +11,7 @@ from qa_edge_runtime.errors import BundleError, DataError
 from qa_edge_runtime.strict_json import parse_strict_json
 
 FORMAT_VERSION = 2
+MOST_POSITION = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +193,7 @@ def _cases(found: Mapping[str, Any]) -> Cases:
             for word in found["words"]
         ),
         positions=tuple(
-            PositionCase(position=_whole(place["position"]), signal=_numbers(place["signal"]))
+            PositionCase(position=_place(place["position"]), signal=_numbers(place["signal"]))
             for place in found["positions"]
         ),
         decoder=tuple(
@@ -225,6 +226,8 @@ def _expected(found: Mapping[str, Any]) -> Expected:
     start, end = (None if found[name] is None else _numbers(found[name]) for name in ("start_logits", "end_logits"))
     if (start is None) != (end is None):
         raise ValueError("start_logits without end_logits")
+    if not found["answers"]:
+        raise ValueError("a question without an answer that counts as right")
     return Expected(
         graphs=_wholes(found["graphs"]),
         start_logits=start,
@@ -243,6 +246,12 @@ def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError(f"{value!r:.60} is not a whole number from 0")
     return value
+
+
+def _place(value: Any) -> int:
+    if _whole(value) > MOST_POSITION:  # the signals of all before it are made too
+        raise ValueError(f"position {value!r:.60} is beyond {MOST_POSITION:,}")
+    return int(value)
 
 
 def _number(value: Any) -> float:

@@ -47,6 +47,15 @@ def expect(value: Any, kind: type, entry: str) -> Any:
     return value
 
 
+def expect_known(found: Mapping[str, Any], known: Iterable[str], entry: str) -> None:
+    """Refuse an object with an entry that the format does not have: what it would mean nobody here knows.
+
+    :raises BundleError: naming it.
+    """
+    for name in sorted(found.keys() - set(known)):
+        raise BundleError(f"{f'{entry}.{name}'!r:.80} is no entry of this format; export the bundle again")
+
+
 def expect_one_of(value: Any, known: tuple[str, ...], entry: str) -> None:
     """Refuse a value that is none of those known.
 

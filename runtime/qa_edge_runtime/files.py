@@ -30,10 +30,13 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def require_other_file(path: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
     """Refuse to write over what was read.
 
-    :raises InputError: if `path` is one of the inputs, by whatever name.
+    :param inputs: files and folders.
+    :raises InputError: if `path` is one of the inputs, by whatever name, or lies in one.
     """
+    target = Path(os.path.realpath(path))
     for one in inputs:
-        if os.path.realpath(path) == os.path.realpath(one):
+        source = Path(os.path.realpath(one))
+        if target == source or source in target.parents:
             raise InputError(f"{path} is what was read, which is never changed; name another file")
 
 
@@ -74,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
 def check_replaceable(path: str | os.PathLike[str], *, force: bool, marker: str = "manifest.json") -> None:
     """Refuse to write over what exists, unless it may be replaced and is such a folder, or an empty one.
 
-    :param marker: the file that every such folder holds.
+    :param marker: the file that every such folder holds; a manifest.json has to say its format.
     :raises DataError: if `path` exists and `force` is false, or it is something else.
     """
     target = Path(path)
@@ -83,12 +86,23 @@ def check_replaceable(path: str | os.PathLike[str], *, force: bool, marker: str 
     if not force:
         raise DataError(f"{target} exists already; name another path, or pass --force to replace it")
     try:
-        ours = target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
+        ours = target.is_dir() and (_is_mark(target / marker) or not any(target.iterdir()))
     except OSError as error:
         raise DataError(f"{target} cannot be read: {error.strerror or error}; name another path") from error
     if not ours:
-        kind = "a folder without a " + marker if target.is_dir() else "not a folder"
+        kind = f"a folder without a {marker} of qa-edge" if target.is_dir() else "not a folder"
         raise DataError(f"{target} is {kind}, not one that qa-edge wrote, and is kept as it is; name another path")
+
+
+def _is_mark(marker: Path) -> bool:
+    """Whether a file is one that qa-edge marks its folders with. Other programs have a manifest.json too."""
+    if not marker.is_file() or marker.name != "manifest.json":
+        return marker.is_file()
+    try:
+        found = read_json(marker, "manifest")
+    except DataError:
+        return False
+    return isinstance(found, dict) and type(found.get("format_version")) is int
 
 
 def check_replaceable_file(path: str | os.PathLike[str], *, force: bool, ours: Callable[[Path], bool]) -> None:
@@ -146,7 +160,7 @@ def atomic_folder(
 
     What stood there is moved aside and deleted only when the new folder has its name.
 
-    :param force: replace a folder that holds the file `marker`, or an empty one.
+    :param force: replace a folder that holds the file `marker`, as `check_replaceable` has it, or an empty one.
     :raises DataError: if `path` exists and may not be replaced, or it cannot be written; nothing is left behind.
     """
     target = Path(path)

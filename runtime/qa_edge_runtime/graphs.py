@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from qa_edge_runtime.entries import (
@@ -12,6 +12,7 @@ from qa_edge_runtime.entries import (
     check_figures,
     check_plain_name,
     expect,
+    expect_known,
     expect_one_of,
     list_names,
     printable,
@@ -87,6 +88,7 @@ def parse_graph(entry: str, graph: Any) -> GraphSpec:
     :raises BundleError: if an entry is missing or of another kind.
     """
     expect(graph, dict, entry)
+    expect_known(graph, [one.name for one in fields(GraphSpec)], entry)
     inputs, outputs = (
         tuple(_tensor_spec(f"{entry}.{side}", tensor) for tensor in expect(graph.get(side), list, f"{entry}.{side}"))
         for side in ("inputs", "outputs")
@@ -101,6 +103,7 @@ def parse_graph(entry: str, graph: Any) -> GraphSpec:
 
 def _tensor_spec(entry: str, tensor: Any) -> TensorSpec:
     expect(tensor, dict, entry)
+    expect_known(tensor, [one.name for one in fields(TensorSpec)], entry)
     shape = expect(tensor.get("shape"), list, f"{entry}.shape")
     return TensorSpec(
         name=expect(tensor.get("name"), str, f"{entry}.name"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from qa_edge_runtime.times import StageTimes
 
 # Below a hundred queries p99 is no more than the slowest one.
 MINIMUM_QUERIES = 100
+MOST_PACED_MS = 60_000
 # Where nobody says how often: so many passes that their difference can be seen, and queries enough for p99.
 _USUAL_PASSES = 5
 _USUAL_QUERIES = 500
@@ -69,8 +69,8 @@ def measure_latency(
     check_queries(questions, repeat=repeat, warmup=warmup, minimum=minimum)
     if type(cold_starts) is not int or cold_starts < 0:
         raise InputError(f"cold_starts is {cold_starts!r:.40}, expected a whole number from 0")
-    if type(paced_ms) not in (int, float) or not 0 <= paced_ms < math.inf:
-        raise InputError(f"paced_ms is {paced_ms!r:.40}, expected a number of milliseconds from 0")
+    if type(paced_ms) not in (int, float) or not 0 <= paced_ms <= MOST_PACED_MS:
+        raise InputError(f"paced_ms is {paced_ms!r:.40}, expected milliseconds from 0 to {MOST_PACED_MS:,}")
     queries, count = len(questions) * repeat, len(questions)
     paced_queries = minimum if paced_ms else 0
     report_progress = progress or (lambda done, whole: None)

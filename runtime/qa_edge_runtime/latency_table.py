@@ -19,7 +19,7 @@ _PASSES_SHOWN = 8
 def format_report(report: LatencyReport | ComparisonReport) -> str:
     """The report as a table, one string without a line end."""
     lines = _comparison_lines(report) if isinstance(report, ComparisonReport) else _latency_lines(report)
-    notes = [f"{note[0].upper()}{note[1:]}." for note in report.notes]
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in report.notes]
     warnings = [*warning_lines(report.warnings), ""] if report.warnings else []
     return "\n".join([*lines, "", *warnings, *notes])
 

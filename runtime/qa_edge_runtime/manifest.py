@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from qa_edge_runtime.entries import MANIFEST_NAME, check_figures, check_plain_name, expect, expect_number, expect_whole
+from qa_edge_runtime.entries import (
+    MANIFEST_NAME,
+    check_figures,
+    check_plain_name,
+    expect,
+    expect_known,
+    expect_number,
+    expect_whole,
+)
 from qa_edge_runtime.errors import BundleError, DataError
 from qa_edge_runtime.graphs import ENGINES, GRAPH_INPUTS, PRECISIONS, GraphSpec, TensorSpec, parse_graph
 from qa_edge_runtime.source import FileRecord
@@ -210,6 +218,8 @@ class Manifest:
         graphs = expect(found.get("graphs"), list, "graphs")
         table = expect(found.get("table"), dict, "table")
         decoder = expect(found.get("decoder"), dict, "decoder")
+        expect_known(table, [entry.name for entry in fields(TableSpec)], "table")
+        expect_known(decoder, ["max_answer_tokens"], "decoder")
         scores = found.get("scores")
         return cls(
             **{key: found.get(key) for key in ("name", "created", "qa_edge_version", "spacy_version")},
@@ -265,13 +275,15 @@ def _probability_fit(found: Any) -> ProbabilityFit | None:
     if found is None:
         return None
     expect(found, dict, "probability")
-    keys = ("temperature", "expected_calibration_error", "questions", "no_answer_below")
+    keys = [entry.name for entry in fields(ProbabilityFit)]
+    expect_known(found, keys, "probability")
     return ProbabilityFit(**{key: found.get(key) for key in keys})
 
 
 def _file_record(name: str, record: Any) -> FileRecord:
     check_plain_name(name)
     expect(record, dict, f"files.{name}")
+    expect_known(record, ["sha256", "size_bytes"], f"files.{name}")
     try:
         return FileRecord(sha256=record.get("sha256"), size_bytes=record.get("size_bytes"))
     except BundleError as error:

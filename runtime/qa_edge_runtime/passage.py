@@ -21,6 +21,8 @@ from qa_edge_runtime.tokenizer import Tokenizer
 from qa_edge_runtime.tokens import Tokens
 from qa_edge_runtime.windows import Window, Windows, merge_logits, runs
 
+QUESTION_TOKENS = 400
+"""Tokens of a question at most: an engine keeps for good what the longest one took, some 60 kB a token."""
 Progress = Callable[[int, int], None]
 """Called after each window that was read, with their number so far and in all."""
 
@@ -33,17 +35,24 @@ class ContextLogits(NamedTuple):
     tokens: Tokens
 
 
+@dataclass(kw_only=True)
+class Observer:
+    """Whom to tell the times of each question, if anybody; apart from the `Answerer`, which its passages outlive."""
+
+    tell: Callable[[StageTimes], None] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """What reading and asking need: made once by an `Answerer`.
 
-    :ivar observer: gives whom to tell the times of each question, or None.
+    :ivar observer: holds whom to tell the times of each question, or None.
     """
 
     session: Session
     tokenizer: Tokenizer
     windows: Windows
-    observer: Callable[[], Callable[[StageTimes], None] | None]
+    observer: Observer
 
 
 class Passage:
@@ -122,6 +131,7 @@ class Passage:
         :raises InputError: as `answers`.
         """
         session, tokens = self._reader.session, self._reader.tokenizer(_check_text(question, "question"))
+        _check_length(tokens)
         asked = session.states(tokens.texts).states
         parts = [session.infer(self._states(window).states, asked) for window in self._every]
         start, end = merge_logits(self._every, parts, self.tokens, self._priors(tokens.texts))
@@ -139,11 +149,12 @@ class Passage:
         with_reading: bool,
     ) -> list[Answer]:
         """What `answers` does; `with_reading` counts the reading of the text among the times that are observed."""
-        session, observer = self._reader.session, self._reader.observer()
+        session, observer = self._reader.session, self._reader.observer.tell
         fit = session.bundle.manifest.probability
         _check_options(top_k, min_probability, max_windows, fitted=fit is not None)
         clock = [time.perf_counter()]
         tokens = self._reader.tokenizer(_check_text(question, "question"))
+        _check_length(tokens)
         clock.append(time.perf_counter())
         windows, priors = self._chosen(tokens.texts, max_windows)
         asked = session.states(tokens.texts)
@@ -228,6 +239,14 @@ def _check_text(text: str, noun: str) -> str:
     if not text or text.isspace():
         raise InputError(f"the {noun} is {'blank' if text else 'empty'}; expected some text")
     return text
+
+
+def _check_length(question: Tokens) -> None:
+    if len(question) > QUESTION_TOKENS:
+        raise InputError(
+            f"the question has {len(question):,} tokens, expected at most {QUESTION_TOKENS}; what it is about belongs "
+            "into the context"
+        )
 
 
 def _check_options(top_k: int, min_probability: float, max_windows: int | None, *, fitted: bool) -> None:

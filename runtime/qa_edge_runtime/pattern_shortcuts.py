@@ -5,7 +5,8 @@ Most chunks of a text are words of Latin letters, and most patterns ask for a si
 asks for such a character, words of letters alone can be taken as they are.
 
 Most suffixes are one character long: whether a chunk ends in one of these, its last character tells, and only the
-others have to be searched for.
+others have to be searched for. And no affix but a run of one sign is longer than its pattern has parts: it is looked
+for in so much of a chunk's beginning or end alone, or else a chunk of many signs would be read again for each.
 
 The proofs err on one side: what they do not understand is left to the pattern itself.
 """
@@ -106,36 +107,101 @@ def _asks_for_more(kind: str, text: str) -> bool:
     return kind == "literal" and not _LETTER.match(text)
 
 
-def suffix_finder(pattern: str) -> Callable[[str], int]:
-    """A function that gives the length of what a pattern of suffixes finds in a chunk, 0 if it finds nothing.
+Finder = Callable[[str, int, int], int]
+"""Gives the length of the affix of `chunk[start:end]`, 0 if it has none."""
+
+
+def prefix_finder(pattern: str) -> Finder:
+    """A function that gives the length of what a pattern of prefixes finds in a part of a chunk.
 
     :param pattern: alternatives that `re.compile` accepts.
     """
-    search = re.compile(pattern).search
+    search, reach = re.compile(pattern).search, _reach(pattern, "^")
+
+    def find(chunk: str, start: int, end: int) -> int:
+        if reach and end - start > 2 * reach:
+            match = search(chunk[start : start + 2 * reach])
+            if match is None or match.end() <= reach:
+                return _length(match)
+        return _length(search(chunk[start:end]))
+
+    return find
+
+
+def suffix_finder(pattern: str) -> Finder:
+    """A function that gives the length of what a pattern of suffixes finds in a part of a chunk.
+
+    :param pattern: alternatives that `re.compile` accepts.
+    """
+    search, reach = re.compile(pattern).search, _reach(pattern, "$")
     alternatives = _alternatives(pattern)
     single = [match[1] for match in map(_LAST_CHARACTER.fullmatch, alternatives) if match]
     longer = [alternative for alternative in alternatives if not _LAST_CHARACTER.fullmatch(alternative)]
-
-    def find(chunk: str) -> int:
-        match = search(chunk)
-        return match.end() - match.start() if match else 0
-
     if not single or not longer:
-        return find
+        return lambda chunk, start, end: _length(search(chunk[start:end]))
     search_longer = re.compile("|".join(longer)).search
     match_single = re.compile("|".join(single)).match
 
-    def find_quickly(chunk: str) -> int:
+    def find_in(part: str) -> int:
         # In "a\n" the sign $ is met twice.
-        if chunk.isspace():
-            return find(chunk)
+        if part.isspace():
+            return _length(search(part))
         # What begins before the last character comes first, whichever alternative it is.
-        match = search_longer(chunk)
+        match = search_longer(part)
         if match is None:
-            return 1 if match_single(chunk[-1:]) else 0
-        return match.end() - match.start() or find(chunk)
+            return 1 if match_single(part[-1:]) else 0
+        return _length(match) or _length(search(part))
 
-    return find_quickly
+    def find(chunk: str, start: int, end: int) -> int:
+        if reach and end - start > 2 * reach:
+            tail = chunk[end - 2 * reach : end]
+            match = None if tail.isspace() else search_longer(tail)
+            if match is not None and match.start() >= reach and match.end() > match.start():
+                return _length(match)
+            if match is None and not tail.isspace():
+                return 1 if match_single(tail[-1:]) else 0
+        return find_in(chunk[start:end])
+
+    return find
+
+
+def _length(match: re.Match[str] | None) -> int:
+    return match.end() - match.start() if match else 0
+
+
+# A sign once or more, and then any number of times.
+_RUN_OF_ONE = re.compile(r"\^? (?P<one> \\. | [^\\\[\](){}.*+?^$|] ) (?P=one)* \+ \$?", re.VERBOSE | re.DOTALL)
+
+
+def _reach(pattern: str, anchor: str) -> int:
+    """Characters at a chunk's anchored end within which each alternative is decided, but for runs of one sign, which
+    within as many begin; 0 where that cannot be said.
+    """
+    reach = 0
+    for alternative in _alternatives(pattern):
+        parts = [(str(part.lastgroup), part.group()) for part in _PARTS.finditer(alternative)]
+        if not parts or parts[0 if anchor == "^" else -1] != ("anything", anchor):
+            return 0
+        if not _RUN_OF_ONE.fullmatch(alternative) and any(kind == "repeat" and text[0] != "?" for kind, text in parts):
+            return 0
+        reach = max(reach, _width(parts))
+    return reach
+
+
+def _width(parts: list[tuple[str, str]]) -> int:
+    """Characters that parts without repeats look at, at most: in a group those of its widest alternative."""
+    groups = [[0, 0]]  # of the alternatives so far the widest, and the one at hand
+    for kind, _ in parts:
+        if kind in ("open", "negative"):
+            groups.append([0, 0])
+        elif kind == "or":
+            groups[-1] = [max(groups[-1]), 0]
+        elif kind == "close":
+            widest = max(groups.pop())
+            groups[-1][1] += widest
+        elif kind != "repeat":
+            groups[-1][1] += 1
+    return max(groups[0])
 
 
 def _alternatives(pattern: str) -> list[str]:

@@ -70,6 +70,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         if type(value) not in (int, float) or not math.isfinite(value):
             raise DataError(f"{where} is {value!r:.40}, expected a number")
         return float(value)
+    if type(value) is float and not math.isfinite(value):
+        raise DataError(f"{where} is {value}, expected a number")
     return value if hint is Any else _expect(value, hint, where, "a text" if hint is str else "a whole number")
 
 

@@ -16,6 +16,8 @@ from qa_edge_runtime.errors import BundleError, EngineError
 from qa_edge_runtime.positions import PositionSignals
 from qa_edge_runtime.states import LookedUp, TokenStates
 
+_CLOSED = "this Answerer was closed; load the bundle again"
+
 
 class _Opened(NamedTuple):
     core: Engine
@@ -46,8 +48,17 @@ class Session:
         _SESSIONS.add(self)
 
     def states(self, tokens: Sequence[str]) -> LookedUp:
-        """States of tokens; see `TokenStates`."""
-        return self._open().states(tokens)
+        """States of tokens; see `TokenStates`.
+
+        :raises EngineError: if another thread closes the session meanwhile, or it was closed before.
+        """
+        states = self._open().states
+        try:
+            return states(tokens)
+        except BundleError:
+            if self._closed:
+                raise EngineError(_CLOSED) from None
+            raise
 
     def prepare(self, tokens: Sequence[str]) -> int:
         """Compute the states of all unknown words among tokens in as few calls as it takes; gives their number."""
@@ -97,7 +108,7 @@ class Session:
             return opened
         with self._lock:
             if self._closed:
-                raise EngineError("this Answerer was closed; load the bundle again")
+                raise EngineError(_CLOSED)
             if self._opened is None:
                 core, token = (
                     open_engine(self.bundle, role, engine=self.engine, precision=self.precision, threads=self._threads)

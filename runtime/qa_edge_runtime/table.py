@@ -74,6 +74,9 @@ class TableSpec:
         return self.hidden // self.group_size
 
 
+_Arrays = tuple[np.ndarray, "np.ndarray | None"]
+
+
 class TokenTable:
     """Rows of a table as float32 states; the table itself stays as it is stored, on disk if it was mapped from there.
 
@@ -92,8 +95,8 @@ class TokenTable:
             if not np.isfinite(scales).all():
                 raise BundleError(f"{spec.scales_file} has a scale that is not finite; export the bundle again")
         # As a plain array a mapped file is still mapped, and rows of it are taken without numpy's work on a subclass.
-        self._stored: np.ndarray | None = np.asarray(stored)
-        self._scales = None if scales is None else np.asarray(scales)
+        # Both in one, so that a thread that asks for rows while another closes the table has both or neither.
+        self._arrays: _Arrays | None = (np.asarray(stored), None if scales is None else np.asarray(scales))
         if self.rows(np.zeros(1, dtype=np.int64)).any():
             raise BundleError(f"{spec.file}: row 0, of words that are not in the table, is not zeros; export it again")
 
@@ -113,7 +116,7 @@ class TokenTable:
 
     def close(self) -> None:
         """Let go of the arrays, and so of the files if they are mapped; asking for rows afterwards is a BundleError."""
-        self._stored = self._scales = None
+        self._arrays = None
 
     def __len__(self) -> int:
         return self.spec.rows
@@ -130,15 +133,16 @@ class TokenTable:
         :returns: float32, shape (n, hidden).
         :raises BundleError: if the table was closed.
         """
-        if self._stored is None:
+        arrays = self._arrays
+        if arrays is None:
             raise BundleError(f"{self.spec.file} was closed; open the bundle again")
         index = np.asarray(ids, dtype=np.intp)
-        stored = self._stored[index]
-        if self._scales is None:
+        stored, scales = arrays[0][index], arrays[1]
+        if scales is None:
             return stored.astype(np.float32)
         values = unpack_nibbles(stored) if self.spec.dtype == "int4" else stored
         grouped = values.reshape(len(index), self.spec.groups, self.spec.group_size)
-        states = grouped * self._scales[index].astype(np.float32)[:, :, None]
+        states = grouped * scales[index].astype(np.float32)[:, :, None]
         return states.reshape(len(index), self.spec.hidden)
 
 

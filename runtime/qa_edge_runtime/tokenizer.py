@@ -32,7 +32,7 @@ import numpy as np
 
 from qa_edge_runtime.errors import BundleError, DataError
 from qa_edge_runtime.files import read_json
-from qa_edge_runtime.pattern_shortcuts import is_plain_word, spares_plain_words, suffix_finder
+from qa_edge_runtime.pattern_shortcuts import is_plain_word, prefix_finder, spares_plain_words, suffix_finder
 from qa_edge_runtime.tokens import Token, Tokens
 
 __all__ = ["FILE_NAME", "FORMAT_VERSION", "PATTERN_NAMES", "Token", "Tokenizer", "Tokens"]
@@ -69,15 +69,17 @@ class Tokenizer:
         self.spacy_version: str = tables["spacy_version"]
         self.language: str = tables["language"]
         patterns = {name: _compile(name, tables.get(name)) for name in PATTERN_NAMES}
-        self._search_prefix: Search = patterns["prefix"].search
+        self._find_prefix = prefix_finder(patterns["prefix"].pattern)
         self._find_suffix = suffix_finder(patterns["suffix"].pattern)
         self._find_infixes = patterns["infix"].finditer
         self._match_url: Search = patterns["url"].match
         self._match_token: Search = patterns["token_match"].match
+        self._has_tokens = tables["token_match"] is not None
         spared = all(tables[name] is None or spares_plain_words(tables[name]) for name in ("prefix", "suffix", "infix"))
         # Words in which no affix and no infix can be: one token each, if they are no exceptions.
-        self._is_plain: Search = is_plain_word if spared else _NEVER.match
+        self._is_plain: Callable[..., re.Match[str] | None] = is_plain_word if spared else _NEVER.match
         self._exceptions: dict[str, Pieces] = {chunk: tuple(pieces) for chunk, pieces in tables["exceptions"].items()}
+        self._longest = max(map(len, self._exceptions), default=0)
         # What chunks give: the exceptions, for good, and the first others that are met.
         self._known: dict[str, Pieces] = dict(self._exceptions)
         self._phrases = self._build_phrases()
@@ -146,42 +148,42 @@ class Tokenizer:
 
     def _strip_affixes(self, chunk: str, exceptions: Mapping[str, Pieces]) -> tuple[str, list[str], list[str]]:
         """What is left of a chunk, its prefixes from left to right, and its suffixes from right to left."""
-        core = chunk
+        start, end, before = 0, len(chunk), 0
         prefixes: list[str] = []
         suffixes: list[str] = []
-        previous_length = 0
-        while core and len(core) != previous_length:
-            if core in exceptions or self._is_plain(core) or self._match_token(core):
+        while start < end and end - start != before:
+            if self._is_whole(chunk, start, end, exceptions):
                 break
-            previous_length = len(core)
-
-            prefix_length = _match_length(self._search_prefix(core))
-            without_prefix = core[prefix_length:]
-            if prefix_length and without_prefix in exceptions:
-                prefixes.append(core[:prefix_length])
-                core = without_prefix
+            before = end - start
+            inner = start + self._find_prefix(chunk, start, end)
+            if inner > start and self._is_exception(chunk, inner, end, exceptions):
+                prefixes.append(chunk[start:inner])
+                start = inner
                 break
-
             # The suffix is looked for behind the prefix, but cut off the chunk that still has it.
-            suffix_length = self._find_suffix(without_prefix)
-            suffix_start = len(core) - suffix_length
-            without_suffix = core[:suffix_start]
-            if suffix_length and without_suffix in exceptions:
-                suffixes.append(core[suffix_start:])
-                core = without_suffix
+            outer = end - self._find_suffix(chunk, inner, end)
+            if outer < end and self._is_exception(chunk, start, outer, exceptions):
+                suffixes.append(chunk[outer:end])
+                end = outer
                 break
+            if outer < end and (inner == start or inner <= outer):
+                suffixes.append(chunk[outer:end])
+                end = outer
+            if inner > start:
+                prefixes.append(chunk[start:inner])
+                start = inner
+        return chunk[start:end], prefixes, suffixes
 
-            if prefix_length and suffix_length and prefix_length <= suffix_start:
-                prefixes.append(core[:prefix_length])
-                suffixes.append(core[suffix_start:])
-                core = core[prefix_length:suffix_start]
-            elif prefix_length:
-                prefixes.append(core[:prefix_length])
-                core = without_prefix
-            elif suffix_length:
-                suffixes.append(core[suffix_start:])
-                core = without_suffix
-        return core, prefixes, suffixes
+    def _is_whole(self, chunk: str, start: int, end: int, exceptions: Mapping[str, Pieces]) -> bool:
+        """Whether nothing is cut off this part of a chunk."""
+        # The last character first: a long word before many signs would be read again for each of them.
+        plain = self._is_plain(chunk, end - 1, end) and self._is_plain(chunk, start, end)
+        if plain or self._is_exception(chunk, start, end, exceptions):
+            return True
+        return self._has_tokens and self._match_token(chunk[start:end]) is not None
+
+    def _is_exception(self, chunk: str, start: int, end: int, exceptions: Mapping[str, Pieces]) -> bool:
+        return end - start <= self._longest and chunk[start:end] in exceptions
 
     def _split_core(self, core: str, exceptions: Mapping[str, Pieces]) -> Pieces:
         """Pieces of what the affixes left over."""
@@ -226,8 +228,8 @@ class Tokenizer:
 
     def _has_affix(self, chunk: str) -> bool:
         return not self._is_plain(chunk) and bool(
-            _match_length(self._search_prefix(chunk))
-            or self._find_suffix(chunk)
+            self._find_prefix(chunk, 0, len(chunk))
+            or self._find_suffix(chunk, 0, len(chunk))
             or next(self._find_infixes(chunk), None)
         )
 
@@ -311,10 +313,6 @@ def _to_array(values: np.ndarray) -> array[int]:
     result = array("q")
     result.frombytes(values.astype(np.int64, copy=False).tobytes())
     return result
-
-
-def _match_length(match: re.Match[str] | None) -> int:
-    return match.end() - match.start() if match else 0
 
 
 def _compile(name: str, pattern: str | None) -> re.Pattern[str]:

@@ -71,6 +71,27 @@ def test_a_report_of_a_device_is_drawn_on_the_host(
     assert json.loads(ran("bench", "--from", tmp_path / "report.json", "--json")) == json.loads(comparison.to_json())
 
 
+def test_a_damaged_report_is_one_sentence(report: LatencyReport, tmp_path: Path) -> None:
+    path, content = tmp_path / "report.json", json.loads(report.to_json())
+    path.write_text(json.dumps({**content, "notes": ["", "a note"]}))
+    assert "A note." in ran("bench", "--from", path)
+    path.write_text(json.dumps({**content, "machine": {**content["machine"], "mhz": float("nan")}}))
+    for more in ((), ("--json",)):
+        result = run("bench", "--from", path, *more)
+        assert result.exit_code == 1 and "machine.mhz is nan, expected a number" in result.stderr
+
+
+def test_what_is_measured_or_shown_is_never_written_over(shop: Workshop, report: LatencyReport, tmp_path: Path) -> None:
+    single, shown = tmp_path / "first.qab.zip", tmp_path / "report.json"
+    ran("pack", shop.bundle, "-o", single)
+    shown.write_text(report.to_json())
+    quick = ("--squad", shop.dev, "--repeat", "9", "--cold-starts", "0", "--paced", "0")
+    for arguments in ((single, *quick, "-o", single), (shop.bundle, *quick, "-o", shop.bundle / "r.json")):
+        result = run("bench", *arguments)
+        assert result.exit_code == 1 and "which is never changed" in result.stderr
+    assert "first" in ran("info", single) and not (shop.bundle / "r.json").exists()
+
+
 def test_measured_written_and_drawn_in_one_go(shop: Workshop, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     quick = ("--limit", "10", "--repeat", "10", "--paced", "0", "--cold-starts", "0")

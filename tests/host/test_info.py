@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tiny_teacher import Workshop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 pytest.importorskip("onnx")
@@ -42,3 +46,14 @@ def test_info_shows_what_is_there(
     assert found.exit_code == 0
     for text in expected:
         assert text in found.output
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_json_is_json_in_any_encoding(shop: Workshop, encoding: str) -> None:
+    words = (sys.executable, "-m", "qa_edge", "answer", shop.bundle, "--json", "--question", "Who is it?")
+    command = [str(word) for word in (*words, "--context", "Zoë \U0001f600 Müller and Łukasz are here.")]
+    done = subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}, check=True
+    )
+    found = json.loads(done.stdout.decode(encoding))
+    assert found["text"] in "Zoë \U0001f600 Müller and Łukasz are here."

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import itertools
 import json
 import os
 import shutil
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -238,6 +241,48 @@ def test_answers_with_a_table_of_any_dtype(tmp_path: Path, dtype: str) -> None:
         assert np.abs(start - expected).max() <= tolerance
         answer = answerer.answer(QUESTION, CONTEXT)
         assert CONTEXT[answer.start : answer.end] == answer.text
+
+
+def test_a_dropped_answerer_is_gone_at_once(tiny_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        answerer = Answerer.load(tiny_path, observer=lambda times: None)
+        answerer.answer(QUESTION, CONTEXT)
+        gone = weakref.ref(answerer)
+        answerer.close()
+        del answerer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_closing_while_another_thread_asks_is_an_engine_error(tiny_path: Path) -> None:
+    for _ in range(20):
+        answerer, errors = Answerer.load(tiny_path, cache_tokens=0), []
+
+        def ask(answerer: Answerer = answerer, errors: list[BaseException] = errors) -> None:
+            try:
+                while True:
+                    answerer.answer(QUESTION, CONTEXT)
+            except BaseException as found:
+                errors.append(found)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.002)
+        answerer.close()
+        for thread in threads:
+            thread.join()
+        assert [type(error) for error in errors] == [EngineError] * 3, errors
+
+
+def test_a_question_that_is_none_is_refused_before_it_costs_memory(answerer: Answerer) -> None:
+    assert answerer.answer("where " * 399 + "?", CONTEXT).text
+    for ask in (answerer.answer, answerer.logits):
+        with pytest.raises(InputError, match="the question has 401 tokens, expected at most 400"):
+            ask("where " * 400 + "?", CONTEXT)
 
 
 def test_closed_answerer_says_so(tiny_path: Path) -> None:

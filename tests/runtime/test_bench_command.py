@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_bundle import core_graph, graph_specs, write_tiny_bundle
 
+from qa_edge_runtime.bundle import copy_bundle
 from qa_edge_runtime.cli import main
 from qa_edge_runtime.progress_line import progress_line
 
@@ -33,6 +34,24 @@ def test_the_report_is_printed_and_written(tiny_path: Path, tmp_path: Path, caps
     table = capsys.readouterr().out
     assert "total" in table and "cold start 0" not in table and "total, paced" not in table
     assert json.loads(path.read_text())["queries"] == 100
+
+
+def test_the_report_outlives_a_stream_that_cannot_be_written(tiny_path: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("the system has no /dev/full")
+    command = [sys.executable, "-m", "qa_edge_runtime", "bench", str(tiny_path), *QUICK, "-o", str(tmp_path / "r.json")]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False).returncode == 1
+    assert json.loads((tmp_path / "r.json").read_text())["queries"] == 100
+
+
+def test_a_single_file_that_is_measured_is_never_written_over(tiny_path: Path, tmp_path: Path) -> None:
+    single = tmp_path / "tiny.qab.zip"
+    copy_bundle(tiny_path, single)
+    before = single.read_bytes()
+    for arguments in ([str(single)], [str(tiny_path), str(single)]):
+        assert main(["bench", *arguments, "--repeat", "50", "-o", str(single)]) == 1
+        assert single.read_bytes() == before
 
 
 def test_a_comparison_by_precision_and_by_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +83,8 @@ def test_a_comparison_by_precision_and_by_bundle(tmp_path: Path, capsys: pytest.
         (["BUNDLE", "--squad", "missing"], "does not exist"),
         (["BUNDLE", "-o", "missing/report.json"], "is not a folder; make it"),
         (["BUNDLE", "-o", "."], "it is a folder; name a file"),
+        (["BUNDLE", "-o", "BUNDLE/manifest.json"], "is what was read, which is never changed"),
+        (["BUNDLE", "BUNDLE", "--squad", "dev.json", "-o", "dev.json"], "is what was read, which is never changed"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(
@@ -75,7 +96,7 @@ def test_what_cannot_be_measured_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", *(str(tiny_path) if word == "BUNDLE" else word for word in arguments)]) == 1
+    assert main(["bench", *(word.replace("BUNDLE", str(tiny_path)) for word in arguments)]) == 1
     said = capsys.readouterr()
     assert said.out == "" and part in said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
@@ -90,6 +111,8 @@ def test_what_cannot_be_measured_is_one_sentence(
         ["--paced", "-1"],
         ["--paced", "nan"],
         ["--paced", "inf"],
+        ["--paced", "60001"],
+        ["--against-threads", "65"],
         ["--cold-starts", "-1"],
         ["--limit", "none"],
         ["--chart", "x.png"],

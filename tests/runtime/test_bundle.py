@@ -14,8 +14,8 @@ import pytest
 from damage import change_manifest, put, refusal
 from tiny_bundle import HIDDEN, TABLE, WORDS, graph_specs, npy, table_spec, tiny_files, write_tiny_bundle
 
-from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest, ProbabilityFit
-from qa_edge_runtime.errors import BundleError, DataError
+from qa_edge_runtime.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest, ProbabilityFit, copy_bundle
+from qa_edge_runtime.errors import BundleError, DataError, InputError
 
 FIT = {"temperature": 1.25, "expected_calibration_error": 0.03, "questions": 1000, "no_answer_below": None}
 
@@ -342,6 +342,42 @@ def test_cases_of_another_shape(copied_path: Path, content: bytes) -> None:
     put(copied_path, "cases.json", content)
     with pytest.raises(BundleError, match=r"cases\.json"):
         Bundle.open(copied_path).cases()
+
+
+def test_what_is_no_part_of_a_bundle_is_kept(copied_path: Path, tmp_path: Path) -> None:
+    single = copied_path / "inner.qab.zip"
+    copy_bundle(copied_path, tmp_path / "t.qab.zip")
+    (tmp_path / "t.qab.zip").replace(single)
+    with pytest.raises(InputError, match="or over a folder that it lies in"):
+        copy_bundle(single, copied_path, force=True)
+    other = tmp_path / "other.qab"
+    copy_bundle(single, other)
+    with pytest.raises(DataError, match=r"holds inner\.qab\.zip, which is no part of a bundle"):
+        copy_bundle(other, copied_path, force=True)
+    assert single.exists()
+    (other / ".DS_Store").write_text("")
+    copy_bundle(single, other, force=True)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda found: found["table"],
+        lambda found: found["decoder"],
+        lambda found: found["graphs"][0],
+        lambda found: found["graphs"][0]["inputs"][0],
+        lambda found: found["files"]["table.npy"],
+    ],
+)
+def test_an_entry_of_a_later_format_is_refused_wherever_it_stands(
+    copied_path: Path, place: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    found = json.loads((copied_path / "manifest.json").read_text())
+    del found["manifest_sha256"]
+    place(found)["layout_of_a_later_format"] = "transposed"
+    (copied_path / "manifest.json").write_text(json.dumps(found))
+    with pytest.raises(BundleError, match="layout_of_a_later_format' is no entry of this format"):
+        Bundle.open(copied_path)
 
 
 def test_existing_bundle_is_kept_unless_forced(copied_path: Path) -> None:

@@ -89,9 +89,24 @@ def test_output_that_cannot_be_written(tiny_path: Path) -> None:
         ["dance"],
         ["answer"],
         ["answer", "x.qab", "--question", "?"],
+        ["answer", "x.qab", "--question", "?", "--context", "c", "--min-probability", "2"],
+        ["answer", "x.qab", "--question", "?", "--context", "c", "--min-probability", "nan"],
+        ["answer", "x.qab", "--question", "?", "--context", "c", "--threads", "65"],
     ],
 )
 def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout"])
+def test_a_stream_that_the_caller_closed_is_empty(tiny_path: Path, closed: str) -> None:
+    if os.name == "nt":
+        pytest.skip("closed by a shell of Unix")
+    words = {"stdin": "answer BUNDLE --question a --context-file - <&-", "stdout": "info BUNDLE >&-"}[closed]
+    command = f"{sys.executable} -m qa_edge_runtime {words.replace('BUNDLE', str(tiny_path))}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if closed == "stdin" else 0)
+    assert closed == "stdout" or "the context is empty" in done.stderr

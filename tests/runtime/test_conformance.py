@@ -240,6 +240,8 @@ def test_a_graph_that_cannot_be_run_here_is_passed_over_and_said(write: Write, m
         (lambda found: found["decoder"][0].update(start_logits="12"), "'1' is not a number"),
         (lambda found: found["cases"][0]["expected"][0].update(graphs=[2]), "a case names graph 2 of 2"),
         (lambda found: found["cases"][0]["expected"][0].update(end_logits=None), "start_logits without end_logits"),
+        (lambda found: found["cases"][0]["expected"][0].update(answers=[]), "without an answer that counts as right"),
+        (lambda found: found["positions"][0].update(position=10**12), "position 1000000000000 is beyond 100,000"),
         (lambda found: found["graphs"].reverse(), None),
         (
             lambda found: [case.update(expected=[]) for case in found["cases"] + found["documents"]],

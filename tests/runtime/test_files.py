@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from qa_edge_runtime.files import atomic_folder
 
 def fill(path: Path, content: str, *, marker: str = "manifest.json", force: bool = True) -> None:
     with atomic_folder(path, force=force, marker=marker) as folder:
-        (folder / marker).write_text(content)
+        (folder / marker).write_text(json.dumps({"format_version": 1, "content": content}))
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_text(content)
 
@@ -25,10 +26,22 @@ def test_a_folder_of_ours_or_an_empty_one_is_replaced(tmp_path: Path) -> None:
         assert (target / "inner" / "file").read_text() == content
     fill(tmp_path / "step", "a", marker="state.json")
     fill(tmp_path / "step", "b", marker="state.json")
-    assert (tmp_path / "step" / "state.json").read_text() == "b"
+    assert json.loads((tmp_path / "step" / "state.json").read_text())["content"] == "b"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "step"]
     with pytest.raises(DataError, match="pass --force"):
         fill(target, "third", force=False)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"name": "my web app"}', '{"manifest_version": 3}', "[]", "{", '{"format_version": "1"}']
+)
+def test_a_manifest_of_another_program_is_kept(tmp_path: Path, content: str) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text(content)
+    (tmp_path / "site" / "index.html").write_text("hello")
+    with pytest.raises(DataError, match="not one that qa-edge wrote, and is kept as it is"):
+        fill(tmp_path / "site", "new")
+    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["index.html", "manifest.json"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link", "dangling"])
@@ -73,5 +86,5 @@ def test_a_failed_rename_brings_the_old_folder_back(
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(DataError, match="Input/output error"):
         fill(target, "new")
-    assert (target / "manifest.json").read_text() == "old"
+    assert json.loads((target / "manifest.json").read_text())["content"] == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qa_edge_runtime.pattern_shortcuts import is_plain_word, spares_plain_words, suffix_finder
+from qa_edge_runtime import pattern_shortcuts
+from qa_edge_runtime.pattern_shortcuts import is_plain_word, prefix_finder, spares_plain_words, suffix_finder
 
 # Small words tell as much as long ones: the patterns below know few letters.
 PLAIN_WORDS = ["".join(word) for length in (1, 2, 3) for word in product("abé", repeat=length)]
@@ -118,15 +121,45 @@ ALTERNATIVES = st.one_of(
 SUFFIXES = st.lists(ALTERNATIVES, min_size=1, max_size=6).map("|".join)
 
 
-@given(SUFFIXES, st.lists(st.text("ab9,.'skm—)\n ", max_size=6), max_size=8))
-@settings(max_examples=300, deadline=None)
-def test_suffix_finder_finds_what_the_pattern_finds(pattern, chunks):
+PREFIXES = st.lists(
+    st.one_of(st.sampled_from([f"^{one[:-1]}" for one in (*ONE_CHARACTER, *LONGER)]), st.sampled_from(ODD)),
+    min_size=1,
+    max_size=6,
+).map("|".join)
+# Short ones, and such as are longer than what a pattern is looked for in.
+CHUNKS = st.lists(
+    st.one_of(
+        st.text("ab9,.'skm—)\n ", max_size=6),
+        st.lists(
+            st.sampled_from(["a", "9", ",", ".", "...", "km", "'s", "—", ")", "." * 40, ")" * 40]), max_size=9
+        ).map("".join),
+    ),
+    max_size=8,
+)
+
+
+@given(
+    st.sampled_from([(suffix_finder, SUFFIXES), (prefix_finder, PREFIXES)]).flatmap(
+        lambda kind: st.tuples(st.just(kind[0]), kind[1])
+    ),
+    CHUNKS,
+)
+@settings(max_examples=500, deadline=None)
+def test_finders_find_what_the_pattern_finds(kind, chunks):
+    finder, pattern = kind
     search = compiled(pattern).search
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        find = suffix_finder(pattern)
+        find = finder(pattern)
     for chunk in chunks:
         # A chunk is white space or has none.
         for part in re.findall(r"\s+|\S+", chunk) or [""]:
             match = search(part)
-            assert find(part) == (match.end() - match.start() if match else 0), part
+            assert find(f"({part}9", 1, 1 + len(part)) == (match.end() - match.start() if match else 0), part
+
+
+def test_the_patterns_of_english_are_looked_for_in_a_piece_alone():
+    tables = json.loads((Path(__file__).parents[2] / "models/edge/tokenizer.json").read_text())
+    assert 0 < pattern_shortcuts._reach(tables["prefix"], "^") < 20
+    assert 0 < pattern_shortcuts._reach(tables["suffix"], "$") < 20
+    assert pattern_shortcuts._reach(r"a\$", "$") == pattern_shortcuts._reach("a+b$", "$") == 0

@@ -70,7 +70,7 @@ def test_the_table_is_mapped_in_place(tmp_path: Path, dtype: str) -> None:
     write_tiny_bundle(tmp_path / "folder.qab", **fields)
     write_tiny_bundle(tmp_path / "single.zip", **fields)
     folder, single = (Bundle.open(tmp_path / name).table for name in ("folder.qab", "single.zip"))
-    for array in (single._stored, single._scales):
+    for array in single._arrays or ():
         assert array is None or (is_mapped(array) and not array.flags.writeable and array.flags.aligned)
         assert array is None or array.ctypes.data % ALIGNMENT == 0
     np.testing.assert_array_equal(single.rows(range(10)), folder.rows(range(10)))

@@ -132,7 +132,7 @@ STATES = np.vstack([np.zeros(8), np.random.default_rng(3).normal(size=(20, 8))])
 def test_a_table_on_disk_is_mapped_and_not_read(tmp_path: Path, dtype: str) -> None:
     table = TokenTable.open(FolderSource(tmp_path), write_table(tmp_path, STATES, dtype, 8))
     assert (len(table), table.hidden) == (21, 8)
-    for array in (table._stored, table._scales):
+    for array in table._arrays or ():
         assert array is None or is_mapped(array)
         assert array is None or not array.flags.writeable
     np.testing.assert_array_equal(table.rows([3, 1]), table_of(STATES, dtype, 8).rows([3, 1]))

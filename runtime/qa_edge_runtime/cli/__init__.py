@@ -17,6 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :return: the exit code: 0, or 1 after an error that was said in one line; wrong usage exits with 2.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller, as `<&-` does
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # An answer may hold characters that the terminal's encoding lacks.
@@ -33,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # a reader that has left, as head does, needs no message
             sys.stderr.write(f"error: cannot write the result: {error.strerror or error}\n")
+        return 1
+    except MemoryError:
+        sys.stderr.write("error: out of memory; take a smaller text or bundle, or a machine with more\n")
         return 1
     except KeyboardInterrupt:
         return 130

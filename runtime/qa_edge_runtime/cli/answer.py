@@ -12,7 +12,7 @@ from typing import Any
 
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.answers import Answer
-from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one
+from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one, share
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.machine import peak_memory_bytes
 
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--context-file", metavar="FILE", help="UTF-8 text; - is standard input")
     command.add_argument("--top-k", type=from_one, default=1, metavar="N", help="answers wanted (1)")
     command.add_argument(
-        "--min-probability", type=float, default=0.0, metavar="P", help="leave out answers less likely to be right (0)"
+        "--min-probability", type=share, default=0.0, metavar="P", help="leave out answers less likely to be right (0)"
     )
     command.add_argument(
         "--max-windows", type=from_one, metavar="N", help="read only the N parts of a long text that share most words"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one
+from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one, threads
 from qa_edge_runtime.default_bundle import bundle_or_default
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.graphs import ENGINES, PRECISIONS
@@ -47,7 +46,7 @@ def add_parser(commands: Any) -> None:
     add_engine_options(command)
     command.add_argument("--against-engine", choices=ENGINES, help="compare with this engine")
     command.add_argument("--against-precision", choices=PRECISIONS, help="compare with this precision")
-    command.add_argument("--against-threads", type=from_one, metavar="N", help="compare with this many threads")
+    command.add_argument("--against-threads", type=threads, metavar="N", help="compare with this many threads")
     add_json_option(command)
     command.add_argument("-o", "--output", metavar="REPORT.json", help="write the JSON there too, with every query")
 
@@ -60,13 +59,14 @@ def run(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         check_report_path(options.output)
-        require_other_file(options.output, *filter(None, (options.squad,)))
+        read = (options.squad, bundle_or_default(options.bundle), options.against)
+        require_other_file(options.output, *filter(None, read))
     report = _measure(options)
+    if options.output is not None:  # first: what took minutes outlives a full disk or a closed pipe
+        atomic_write(options.output, report.to_json() + "\n")
     print(report.to_json() if options.json else format_report(report), flush=True)
     for line in warning_lines(report.warnings):
         print(line, file=sys.stderr)
-    if options.output is not None:
-        atomic_write(options.output, report.to_json() + "\n")
 
 
 def _measure(options: argparse.Namespace) -> LatencyReport | ComparisonReport:
@@ -107,9 +107,11 @@ def _measure(options: argparse.Namespace) -> LatencyReport | ComparisonReport:
 
 
 def _from_zero(text: str) -> float:
+    from qa_edge_runtime.latency import MOST_PACED_MS
+
     value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of milliseconds from 0")
+    if not 0 <= value <= MOST_PACED_MS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of milliseconds from 0 to {MOST_PACED_MS}")
     return value
 
 
