@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FORMAT_VERSION = 1
 CONTEXTS = "contexts.safetensors"
 SHARD_QUESTIONS = 512
 ENCODED_CONTEXTS = 256
+_NONE = np.empty(0, np.float16)
 _ADDED_LATER = ("teacher_config_sha256",)
 """Keys that the manifests of older labels lack."""
 
@@ -56,6 +58,7 @@ def label(
     output: str | Path,
     *,
     settings: LabelSettings | None = None,
+    only: Collection[int] | None = None,
     device: str = "cpu",
     on_shard: Callable[[int, int], None] | None = None,
     process: int = 0,
@@ -66,6 +69,8 @@ def label(
     The folder holds `manifest.json`, the pieces of each context (`contexts.safetensors`) and shards of
     512 questions (`questions-00000.safetensors`: start and end logits float16, all pieces in a row, and offsets).
 
+    :param only: places in the file of the questions that are asked; the others have no logits, and who asks for them
+        is told so. None asks all.
     :param on_shard: called with (shards done, shards) after each shard.
     :param process: this process's number among `processes`, which share the shards between them.
     :raises DataError: if the folder was made from other data or by another teacher or holds something else, or there is
@@ -100,17 +105,27 @@ def label(
         "stride": settings.stride,
         "precision": precision,
     }
+    if only is not None:
+        manifest["only_sha256"] = hashlib.sha256(json.dumps(sorted(only)).encode()).hexdigest()
     size = settle_manifest(folder, manifest)["shard_questions"]
     if process == 0 and not (folder / CONTEXTS).exists():
         _write_context_pieces(folder, squad, teacher)
     for path, here in missing_shards("label", folder, len(items), size, process, processes, on_shard):
-        logits = teacher.logits(
-            [question for _, question in items[here]],
-            [context for context, _ in items[here]],
-            batch_tokens=settings.batch_tokens,
-            precision=precision,
+        asked = [place for place in range(here.start, here.stop) if only is None or place in only]
+        pairs = [items[place] for place in asked]
+        found = (
+            teacher.logits(
+                [question for _, question in pairs],
+                [context for context, _ in pairs],
+                batch_tokens=settings.batch_tokens,
+                precision=precision,
+            )
+            if pairs
+            else []
         )
-        write_shard(path, [(one.start, one.end) for one in logits], of=f"teacher {teacher_name}")
+        logits = dict.fromkeys(range(here.start, here.stop), (_NONE, _NONE))
+        logits |= {place: (one.start, one.end) for place, one in zip(asked, found, strict=True)}
+        write_shard(path, list(logits.values()), of=f"teacher {teacher_name}")
     return folder
 
 
@@ -179,7 +194,10 @@ class Labels:
         return Pieces(starts=self._starts[here], ends=self._ends[here])
 
     def logits(self, question: int) -> tuple[np.ndarray, np.ndarray]:
-        """Start and end logits of a question, float16, shape (pieces of its context,)."""
+        """Start and end logits of a question, float16, shape (pieces of its context,).
+
+        :raises DataError: if it was not asked, or the shard is damaged.
+        """
         shard, row = divmod(question, self.manifest["shard_questions"])
         if shard not in self._tensors:
             size = self.manifest["shard_questions"]
@@ -188,6 +206,8 @@ class Labels:
             self._tensors[shard] = _read_ragged(path, ("start_logits", "end_logits"), rows)
         tensors = self._tensors[shard]
         here = slice(int(tensors["offsets"][row]), int(tensors["offsets"][row + 1]))
+        if here.start == here.stop and "only_sha256" in self.manifest:
+            raise DataError(f"labels {self.folder} are of chosen questions alone, not of number {question}: label all")
         return tensors["start_logits"][here], tensors["end_logits"][here]
 
 

@@ -35,7 +35,7 @@ class StudentLearner:
     - neither `labels` nor `teacher`: it learns from the chosen answers, and nothing else knows any;
     - `teacher`: in each cycle an encoder is fine-tuned on the chosen answers first, and is the student's teacher there
       (section 5.5): still nothing knows an answer that was not chosen. It lies in the cycle's folder `teacher`, its
-      logits of the whole pool in `labels`;
+      logits in `labels`;
     - `labels`: of a teacher that was there before. What it was trained on counts as labelled too.
 
     Features are made once, before the loop: no cycle tokenises a text for the student again.
@@ -44,6 +44,8 @@ class StudentLearner:
     :param features: folder that `prepare` wrote with nothing held out: a held-out answer would be used without having
         been chosen.
     :param dev: SQuAD JSON that each cycle's student is scored on.
+    :param compared: the strategy compares student and teacher, which then reads the whole pool in each cycle; else it
+        reads the questions that were chosen alone.
     :param sizes: of the student, as `qa_edge.distill.Recipe.student` has them.
     :param init: trained student that each cycle starts from, where the loop starts from pretrained weights; what it was
         trained on counts as labelled too. None starts from new weights.
@@ -57,6 +59,7 @@ class StudentLearner:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     labels: str | None = None
     teacher: TeacherLearner | None = None
+    compared: bool = True
     init: str | None = None
     device: str | None = None
 
@@ -169,7 +172,11 @@ class StudentLearner:
             "process": state.process_index,
             "processes": state.num_processes,
         }
-        label(self.pool, str(teacher), labels, **asked)
+        only = None
+        if not self.compared:
+            chosen = {question.id for _, _, question in read_squad(squad).items()}
+            only = [place for place, (_, _, one) in enumerate(read_squad(self.pool).items()) if one.id in chosen]
+        label(self.pool, str(teacher), labels, only=None if only is None else frozenset(only), **asked)
         if self.settings.layers_weight:
             state.wait_for_everyone()
             label_states(self.pool, str(teacher), labels, self.features, **asked)

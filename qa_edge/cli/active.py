@@ -98,6 +98,7 @@ def command(
             student,
             given(settings),
             device,
+            compared=kind.needs_teacher,
         )
         if kind.needs_teacher and not learner.has_teacher:
             raise click.UsageError(
@@ -132,7 +133,12 @@ def command(
 
 
 def _learner(
-    paths: dict[str, str | None], student: Sequence[str], settings: dict[str, Any], device: str | None
+    paths: dict[str, str | None],
+    student: Sequence[str],
+    settings: dict[str, Any],
+    device: str | None,
+    *,
+    compared: bool,
 ) -> Learner:
     """What the options ask to be trained."""
     from qa_edge.active.learners import TeacherLearner
@@ -171,6 +177,7 @@ def _learner(
         sizes={name: value for name, value in values.items() if name not in TRAIN},
         labels=paths["labels"],
         teacher=teacher,
+        compared=compared,
         init=paths["init"],
         device=device,
     )

@@ -121,6 +121,35 @@ def honest(folder: Path) -> Path:
     return folder / "honest"
 
 
+def test_a_teacher_that_nothing_is_compared_with_reads_the_chosen_questions_alone(
+    folder: Path, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qa_edge.labels.fast_precision", lambda device: "fp32")
+    teacher = TeacherLearner(encoder=str(folder / "encoder"), dev=str(folder / "dev.json"), settings=TEACHING)
+    settings = LoopSettings(strategy="least-confidence", first=0.25, step=0.5, budget=0.5, start="last")
+    taught = learner(folder, teacher=teacher, compared=False)
+    run_loop(folder / "pool.json", taught, tmp_path / "loop", settings=settings)
+    for number, count in enumerate((9, 18)):
+        cycle = tmp_path / "loop" / f"cycle-{number:03d}"
+        chosen = {question.id for _, _, question in read_squad(cycle / "train.json").items()}
+        part, refused = Labels(cycle / "labels"), 0
+        for place, (_, _, question) in enumerate(read_squad(folder / "pool.json").items()):
+            if question.id in chosen:
+                assert len(part.logits(place)[0]) > 0
+                continue
+            refused += 1
+            with pytest.raises(DataError, match=f"of chosen questions alone, not of number {place}"):
+                part.logits(place)
+        assert len(chosen) == count and refused == part.questions - count
+    # The first cycle's questions are those of any strategy, and so is what the student made of them.
+    whole = Labels(honest / "cycle-000" / "labels")
+    part = Labels(tmp_path / "loop" / "cycle-000" / "labels")
+    first = {question.id for _, _, question in read_squad(honest / "cycle-000" / "train.json").items()}
+    for place, (_, _, question) in enumerate(read_squad(folder / "pool.json").items()):
+        if question.id in first:
+            np.testing.assert_allclose(part.logits(place), whole.logits(place), rtol=1e-2, atol=1e-3)
+
+
 def test_nobody_sees_an_answer_that_was_not_chosen(folder: Path, honest: Path) -> None:
     """Teacher and student of a cycle are trained on its questions alone, and go on from the last cycle's."""
     chosen: set[str] = set()
