@@ -25,7 +25,8 @@ from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.engine import open_engine
 from qa_edge_runtime.errors import DataError, QaEdgeError
-from qa_edge_runtime.files import atomic_write
+from qa_edge_runtime.files import atomic_write, require_other_file
+from qa_edge_runtime.latency_report import check_report_path
 from qa_edge_runtime.machine import describe_machine
 from qa_edge_runtime.questions import SquadQuestion, load_squad_questions
 from qa_edge_runtime.states import TokenStates
@@ -142,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     options = parser.parse_args(arguments)
     try:
+        if options.output is not None:
+            check_report_path(options.output)
+            require_other_file(options.output, options.bundle, options.squad)
         bundle = Bundle.open(options.bundle)
         questions, document = choose_questions(options.squad, bundle.tokenizer(), options.questions)
         report = {

@@ -11,6 +11,8 @@ import numpy as np
 
 from qa_edge.breakdown import Group, group_scores
 from qa_edge.question_scores import QuestionScores
+from qa_edge.split import only_questions, sample_questions
+from qa_edge.squad import Squad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,17 @@ def original_of(identifier: str, identifiers: frozenset[str]) -> str | None:
             return identifier[:begin]
         begin = identifier.find("-", begin + 1)
     return None
+
+
+def sample_with_altered(squad: Squad, count: int, seed: int) -> Squad:
+    """At most `count` answered questions as `sample_questions` draws them, none of them an altered one, and with each
+    all that were made of it: torn apart, neither could be scored for what it is.
+    """
+    identifiers = frozenset(question.id for _, _, question in squad.items())
+    originals = {one: original_of(one, identifiers) or one for one in identifiers}
+    drawn = sample_questions(only_questions(squad, lambda one: originals[one] == one), count, seed)
+    chosen = {question.id for _, _, question in drawn.items()}
+    return only_questions(squad, lambda one: originals[one] in chosen)
 
 
 def adversarial_scores(scores: QuestionScores) -> AdversarialScores | None:

@@ -33,7 +33,7 @@ class Group:
 
     :ivar exact_match: percent, and `f1` too.
     :ivar exact_match_error: half of the 95 % interval in points (normal approximation); None on fewer than
-        `ENOUGH_FOR_AN_INTERVAL` questions. `f1_error` is that of `f1`.
+        `ENOUGH_FOR_AN_INTERVAL` questions, or where all score alike. `f1_error` is that of `f1`.
     """
 
     name: str
@@ -138,7 +138,7 @@ def _groups(number: Mapping[str, int], names: Sequence[str], scores: QuestionSco
 
 
 def _error(values: NDArray[np.bool_] | NDArray[np.float64]) -> float | None:
-    if len(values) < ENOUGH_FOR_AN_INTERVAL:
+    if len(values) < ENOUGH_FOR_AN_INTERVAL or not values.std():  # of all right or all wrong it would have no width
         return None
     return 100 * 1.96 * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
 

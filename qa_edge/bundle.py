@@ -120,7 +120,10 @@ def measure_sensitivity(run: str | Path, *, calibration: str = "max") -> list[La
     """
     questions, _ = heldout_halves(Path(run))
     if not questions:
-        raise DataError(f"{run} has no {HELDOUT} to measure on")
+        raise DataError(
+            f"{run} has no {HELDOUT} to measure on; expected the folder of a run that held articles out, or a kept one "
+            "that tools/keep_checkpoint.py restored"
+        )
     return layer_effects(run, _spread(questions, SENSITIVITY_QUESTIONS), calibration=calibration, progress=progress)
 
 

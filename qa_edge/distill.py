@@ -15,13 +15,14 @@ from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, Features
+from qa_edge.heldout import heldout_questions
 from qa_edge.labels import LabelSettings
 from qa_edge.lock import alone_in
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import Input, read_recipe, settle_recipe
 from qa_edge.scores import settle_scores
 from qa_edge.slices import train_slice
-from qa_edge.split import require_unseen, sample_questions
+from qa_edge.split import require_unseen
 from qa_edge.squad import Squad, read_squad, write_squad
 from qa_edge.states import states_folder
 from qa_edge.student.config import StudentConfig, preset_config, split_sizes
@@ -38,8 +39,6 @@ from qa_edge_runtime.scoring import Scores
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Half of them calibrate an export, half verify it (qa_edge/bundle.py): on fewer than 1,000 an F1 is too noisy.
-HELDOUT_QUESTIONS = 2400
 _MARKS = {
     "squad": "",
     "questions": "",
@@ -355,11 +354,6 @@ def _heldout(features: Features, seed: int) -> Squad:
     if not features.manifest["heldout_articles"]:
         return Squad(articles=())
     return heldout_questions(read_squad(features.folder / HELDOUT), seed)
-
-
-def heldout_questions(heldout: Squad, seed: int) -> Squad:
-    """The questions of the held-out articles that a run evaluates on, and leaves to export."""
-    return sample_questions(heldout, HELDOUT_QUESTIONS, seed)
 
 
 def _student(recipe: Recipe, features: Features, seed: int) -> QANet:

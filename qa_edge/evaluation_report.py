@@ -163,7 +163,7 @@ def about(report: EvaluationReport) -> str:
     )
 
 
-_PLUS_MINUS = "± is half of the 95 % interval, which fewer than 30 questions do not have"
+_PLUS_MINUS = "± is half of the 95 % interval, which fewer than 30 questions do not have, nor such as all score alike"
 
 
 def _score(value: float, error: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,11 +126,16 @@ def sample_questions(squad: Squad, count: int, seed: int) -> Squad:
     """At most `count` answered questions of a data set, with their contexts, in file order."""
     ids = [question.id for _, _, question in squad.items() if question.answers]
     chosen = set(np.random.default_rng(seed).permutation(np.asarray(ids, dtype=object))[:count].tolist())
+    return only_questions(squad, chosen.__contains__)
+
+
+def only_questions(squad: Squad, wanted: Callable[[str], bool]) -> Squad:
+    """The questions whose ids are wanted, with their contexts, in file order."""
     articles = []
     for article in squad.articles:
         paragraphs = []
         for paragraph in article.paragraphs:
-            questions = tuple(question for question in paragraph.questions if question.id in chosen)
+            questions = tuple(question for question in paragraph.questions if wanted(question.id))
             if questions:
                 paragraphs.append(Paragraph(context=paragraph.context, questions=questions))
         if paragraphs:

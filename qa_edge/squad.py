@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import atomic_write, read_json, sha256_file
+from qa_edge_runtime.files import atomic_write, read_hashed_json
 
 BETWEEN_PARAGRAPHS = "\n\n"
 
@@ -146,7 +146,7 @@ def read_squad(path: str | os.PathLike[str]) -> Squad:
         is blank, or if a question id occurs twice; the message names article, paragraph and question id. Its indices
         count from 0, as in ``data[3] "Title", paragraphs[5], question "id"``.
     """
-    root = read_json(path, "SQuAD file")
+    root, sha256 = read_hashed_json(path, "SQuAD file")
     reader = _Reader(Path(path))
     where = str(path)
     top = reader.take_object(root, where)
@@ -155,7 +155,7 @@ def read_squad(path: str | os.PathLike[str]) -> Squad:
         raise DataError(f'{where} holds no articles: "data" is an empty list')
     version = reader.take_text(top, "version", where) if "version" in top else "1.1"
     articles = tuple(reader.article(value, f"{where}: data[{index}]") for index, value in enumerate(data))
-    return Squad(articles=articles, version=version, sha256=sha256_file(path))
+    return Squad(articles=articles, version=version, sha256=sha256)
 
 
 def write_squad(path: str | os.PathLike[str], squad: Squad) -> None:

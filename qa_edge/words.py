@@ -45,7 +45,7 @@ def read_words(path: str | Path, tokenizer: Tokenizer) -> list[str]:
 
 def _lines(source: Path, noun: str) -> list[str]:
     try:
-        return source.read_text(encoding="utf-8").splitlines()
+        return source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{noun} {source} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

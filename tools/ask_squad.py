@@ -21,7 +21,7 @@ import numpy as np
 
 from qa_edge_runtime import Answerer, QaEdgeError
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import atomic_write
+from qa_edge_runtime.files import atomic_write, require_other_file
 from qa_edge_runtime.questions import SquadQuestion, load_squad_questions
 
 # Best answers that are kept of a question: their logits show how far two engines are from each other.
@@ -39,13 +39,16 @@ def read_answers(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
 
     :raises DataError: if the file holds something else; a last line without an end was cut, and is passed over.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    if not lines:
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = text.split("\n")[:-1]
+    if not text:
         return {}, {}
     try:
         header, *answers = (json.loads(line) for line in lines)
+        if "engine" not in header:
+            raise KeyError("engine")
         return header, {answer["id"]: answer for answer in answers}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} holds something else than answers: remove it and run this again") from error
 
 
@@ -87,6 +90,7 @@ def main() -> int:
     if options.questions < 1:
         parser.error(f"--questions is {options.questions}, expected a whole number from 1")
     try:
+        require_other_file(options.output, options.squad, options.bundle)
         questions = spread(load_squad_questions(options.squad), options.questions)
         with Answerer.load(options.bundle, engine=options.engine, precision=options.precision) as answerer:
             ask(answerer, questions, options.output)

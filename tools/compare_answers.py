@@ -162,6 +162,9 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=200, metavar="N", help="questions, spread over the file (200)")
     parser.add_argument("--tolerance", type=float, default=1.0, metavar="F1", help="allowed difference in F1 (1.0)")
     options = parser.parse_args()
+    for row in options.rows:
+        if row.count("-") != 1:
+            parser.error(f"--rows has {row!r:.40}, expected an engine and a precision such as tflite-int8")
     try:
         questions = spread(load_squad_questions(options.squad), options.questions)
         text, well = report(questions, options.results, options.rows, options.tolerance)

@@ -24,8 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from qa_edge.features import TOKENIZER
-from qa_edge.recipe import read_recipe
-from qa_edge.split import sample_questions, split_articles
+from qa_edge.heldout import held_out
+from qa_edge.split import sample_questions
 from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
 from qa_edge.words import count_words_of_text
 from qa_edge_runtime.errors import DataError, InputError, QaEdgeError
@@ -38,7 +38,7 @@ OTHERS = 1000
 
 
 def cut_domain(
-    squad: Squad,
+    source: Path,
     dev: Squad,
     checkpoint: Path,
     output: Path,
@@ -50,11 +50,12 @@ def cut_domain(
     """Write the files of a domain, and return the number of questions in each.
 
     :param checkpoint: a run, or what `keep_checkpoint.py` kept of it: says which articles were held out.
-    :raises DataError: if it held out fewer articles, or the folder exists.
+    :param source: SQuAD JSON that it was trained on.
+    :raises DataError: if it held out fewer articles, or others of this file, or the folder exists.
     :raises InputError: if the adaptation part has fewer answered questions than are to be labelled.
     """
-    settings = read_recipe(checkpoint).get("prepare", {})
-    _, heldout = split_articles(squad, settings.get("heldout", 0.0), settings.get("seed", 0))
+    squad = read_squad(source)
+    heldout = held_out(checkpoint, squad, source).articles
     if len(heldout.articles) < articles:
         raise DataError(f"{checkpoint} held out {len(heldout.articles)} articles of this file, {articles} are needed")
     chosen = replace(heldout, articles=heldout.articles[:articles])
@@ -108,10 +109,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=LABELS, help="questions that keep their answers (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which questions these are (%(default)s)")
     arguments = parser.parse_args(argv)
+    for name, least in (("articles", 1), ("labels", 1), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name} is {getattr(arguments, name)}, expected a whole number from {least}")
     try:
-        squad, dev = read_squad(arguments.squad), read_squad(arguments.dev)
+        dev = read_squad(arguments.dev)
         given = {"articles": arguments.articles, "labels": arguments.labels, "seed": arguments.seed}
-        counts = cut_domain(squad, dev, arguments.checkpoint, arguments.output, **given)
+        counts = cut_domain(arguments.squad, dev, arguments.checkpoint, arguments.output, **given)
     except QaEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

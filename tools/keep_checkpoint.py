@@ -6,29 +6,26 @@
 `keep` leaves out what is larger than all the rest or somebody else's: word vectors, held-out questions, features,
 labels, the state of the optimiser; of the recipe's paths it keeps the names. `restore` brings back the word vectors,
 without which nothing runs, and the held-out questions, which export calibrates and verifies on. Both files must be
-those that the checkpoint was trained with. Where the recipe names a file's SHA-256 it is compared, that of the held-out
-questions too; a run that was begun with --features names none of the vectors, and then only words and their dimension
-are checked. The last line says which it was.
+those that the checkpoint was trained with: the held-out questions are known by their texts, so that the published SQuAD
+will do for a copy of it with other ids; the vectors by the SHA-256 that the recipe names, or, of a run that was begun
+with --features, by words and dimension alone. A line says which it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from qa_edge.distill import heldout_questions
 from qa_edge.features import HELDOUT, SCORES, TOKENIZER, VECTORS, VOCABULARY
+from qa_edge.heldout import TEXTS, held_out, texts_sha256
 from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
-from qa_edge.split import split_articles
 from qa_edge.squad import read_squad, write_squad
 from qa_edge.vectors import read_vectors
 from qa_edge_runtime.errors import DataError, MissingExtraError, QaEdgeError
@@ -51,7 +48,7 @@ def keep(run: Path, target: Path, *, force: bool = False) -> None:
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"recipe of {run} is not one that distill wrote (its inputs are no files)") from error
     if (run / HELDOUT).exists():
-        recipe["heldout_sha256"] = sha256_file(run / HELDOUT)
+        recipe[TEXTS] = texts_sha256(read_squad(run / HELDOUT))
     if isinstance(recipe.get("teacher"), str):
         recipe["teacher"] = Path(recipe["teacher"]).name
     with atomic_folder(target, force=force, marker=KEPT[0]) as folder:
@@ -78,25 +75,8 @@ def restore_heldout(checkpoint: Path, source: Path) -> int:
 
     :raises DataError: if the file is not the one that the checkpoint was trained on, or held nothing out.
     """
-    recipe = read_recipe(checkpoint)
-    squad, wanted = read_squad(source), _object(_object(recipe.get("inputs")).get("squad")).get("sha256")
-    if wanted is not None and squad.sha256 != wanted:
-        raise DataError(f"{source} is not the file that {checkpoint} was trained on (its SHA-256 is another)")
-    settings = _object(recipe.get("prepare"))
-    _, heldout = split_articles(squad, _number(settings.get("heldout", 0.0)), _number(settings.get("seed", 0)))
-    if not heldout.articles:
-        raise DataError(f"{checkpoint} was trained with nothing held out: there are no questions to restore")
-    questions = heldout_questions(heldout, _number(_object(recipe.get("train")).get("seed", 0)))
-    with tempfile.TemporaryDirectory() as folder:
-        write_squad(Path(folder) / HELDOUT, questions)
-        content = (Path(folder) / HELDOUT).read_bytes()
-    known = recipe.get("heldout_sha256")
-    if known is not None and hashlib.sha256(content).hexdigest() != known:
-        raise DataError(
-            f"the articles that {checkpoint} held out cannot be told from its recipe: the questions that it gives are "
-            f"others than those of the run; copy {HELDOUT} from the run's folder"
-        )
-    atomic_write(checkpoint / HELDOUT, content)
+    questions = held_out(checkpoint, read_squad(source), source).questions
+    write_squad(checkpoint / HELDOUT, questions)
     return sum(1 for _ in questions.items())
 
 
@@ -151,13 +131,6 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> Any:
-    """A number of 0 or more, as a share and a seed are."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise DataError(f"the recipe has {value!r:.40} where a share of the articles or a seed is expected; mend it")
-    return value
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -177,13 +150,13 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if arguments.vectors is None and arguments.squad is None:
             restoring.error("give --vectors, --squad or both")
-        if arguments.squad is not None:
-            count = restore_heldout(arguments.checkpoint, arguments.squad)
-            sys.stdout.write(f"{arguments.checkpoint / HELDOUT}: {count:,} questions\n")
         if arguments.vectors is not None:
             words, compared = restore_vectors(arguments.checkpoint, arguments.vectors)
             which = "the file is the one of the recipe" if compared else "the recipe names no SHA-256 to compare with"
             sys.stdout.write(f"{arguments.checkpoint / VECTORS}: vectors of {words:,} words; {which}\n")
+        if arguments.squad is not None:
+            count = restore_heldout(arguments.checkpoint, arguments.squad)
+            sys.stdout.write(f"{arguments.checkpoint / HELDOUT}: {count:,} questions\n")
     except QaEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -8,12 +8,22 @@
 # VECTORS names a file that `qa-edge vectors` made before, as the model card says; CHECKPOINT (models/edge) is the
 # student to go on from. PASSES, RATE, BATCH and SEED are the recipe's. On a shared machine: nice tools/own_domain.sh ...
 set -eu
+if [ $# -ne 2 ]; then
+    echo "usage: tools/own_domain.sh DATA WORK" >&2
+    exit 2
+fi
+# What lies here is named as it is from WORK.
+absolute() {
+    case $1 in /*) echo "$1" ;; *) if [ -e "$1" ]; then echo "$PWD/$1"; else echo "$1"; fi ;; esac
+}
 data=$(cd "$1" && pwd) work=$2
 here=$(cd "$(dirname "$0")" && pwd)
 train=$data/squad/train-v1.1.json
 dev=$data/squad/dev-v1.1.json
-vectors=${VECTORS:-vectors.txt.gz}
-teacher=${TEACHER:-$data/teacher/minilm-squad} glove=${GLOVE:-$data/vectors/glove.6B.100d.txt}
+vectors=vectors.txt.gz
+[ -z "${VECTORS:-}" ] || vectors=$(absolute "$VECTORS")
+teacher=$(absolute "${TEACHER:-$data/teacher/minilm-squad}")
+glove=$(absolute "${GLOVE:-$data/vectors/glove.6B.100d.txt}")
 checkpoint=$(cd "${CHECKPOINT:-$here/../models/edge}" && pwd)
 passes=${PASSES:-2} rate=${RATE:-1e-4} batch=${BATCH:-16} seed=${SEED:-0}
 mkdir -p "$work"

@@ -345,5 +345,14 @@ async function verify(bundle) {
 }
 
 const [folder, precision = "int8"] = process.argv.slice(2);
-for (const [name, { passed, total, off, first }] of Object.entries(await verify(await Bundle.open(folder, precision))))
-  console.log(`${precision} ${name}: ${passed} of ${total}, off by ${off}${first === null ? "" : `; first: ${JSON.stringify(first)}`}`);
+if (folder === undefined) {
+  console.error("usage: node reader.mjs BUNDLE.qab [int8|fp16|fp32]");
+  process.exit(2);
+}
+try {
+  for (const [name, { passed, total, off, first }] of Object.entries(await verify(await Bundle.open(folder, precision))))
+    console.log(`${precision} ${name}: ${passed} of ${total}, off by ${off}${first === null ? "" : `; first: ${JSON.stringify(first)}`}`);
+} catch (error) {
+  console.error(`error: ${error.message}; expected the folder of a bundle with ONNX graphs in ${precision}`);
+  process.exit(1);
+}

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--max-windows", type=click.IntRange(1), help="Of a long context, read only so many windows; see qa-edge answer."
 )
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Ask N questions alone, the same ones each time.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Ask N questions alone, the same ones each time; altered ones come with their originals, beside the N.",
+)
 @click.option(
     "--noise",
     type=click.Choice([*NOISES, "all"]),
@@ -74,6 +79,8 @@ def command(
     """
     if model is not None and predictions is not None:
         raise click.UsageError("give either a run or a bundle, or --predictions with a file of answers, not both")
+    if predictions is not None and (engine or precision or max_windows):
+        raise click.UsageError("--predictions are answers already: leave out --engine, --precision and --max-windows")
     if noise and (predictions or output or report):
         raise click.UsageError("--noise asks a run or a bundle, and prints: leave out --predictions, -o and --report")
     if report is not None:
@@ -81,23 +88,26 @@ def command(
 
         with wrong_usage():
             check_report_file(report)
-    from qa_edge.adversarial import adversarial_scores
+    from qa_edge.adversarial import adversarial_scores, sample_with_altered
     from qa_edge.question_scores import score_questions
-    from qa_edge.split import sample_questions
     from qa_edge.squad import read_squad, references
     from qa_edge.squad import whole_articles as joined
     from qa_edge_runtime.default_bundle import bundle_or_default
     from qa_edge_runtime.files import atomic_write, require_other_file
+    from qa_edge_runtime.latency_report import check_report_path
     from qa_edge_runtime.scoring import read_predictions
 
-    for written in filter(None, (output, report)):
-        require_other_file(written, *filter(None, (squad, predictions)))
     if model is None and predictions is None:
         model = str(bundle_or_default(None))
+    if output is not None:
+        check_report_path(output)
+        require_other_file(output, *filter(None, (squad, predictions, model, report)))
+    if report is not None:
+        require_other_file(report, *filter(None, (squad, predictions, model)))
     data = joined(read_squad(squad)) if whole_articles else read_squad(squad)
     asked = f"whole articles of {squad}" if whole_articles else squad
     if sample is not None:
-        data = sample_questions(data, sample, seed)
+        data = sample_with_altered(data, sample, seed)
         asked = f"{len(references(data)):,} questions of {asked}"
     if noise:
         from qa_edge.evaluate import predict

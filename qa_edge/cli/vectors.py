@@ -45,7 +45,7 @@ def command(
     from qa_edge_runtime.files import check_replaceable_file, require_other_file
     from qa_edge_runtime.machine import peak_memory_bytes
 
-    require_other_file(output, *words, *squad, *filter(None, (beside,)))
+    require_other_file(output, *words, *squad, encoder, *filter(None, (beside,)))
     check_replaceable_file(output, force=force, ours=lambda path: path.is_file())
     tokenizer = spacy_words()
     listed, counted = words_of_lists(words, tokenizer), words_of_squad(squad, tokenizer)

@@ -31,12 +31,12 @@ def require_other_file(path: str | os.PathLike[str], *inputs: str | os.PathLike[
     """Refuse to write over what was read.
 
     :param inputs: files and folders.
-    :raises InputError: if `path` is one of the inputs, by whatever name, or lies in one.
+    :raises InputError: if `path` is one of the inputs, by whatever name, or a file in one.
     """
     target = Path(os.path.realpath(path))
     for one in inputs:
         source = Path(os.path.realpath(one))
-        if target == source or source in target.parents:
+        if target == source or (source in target.parents and target.exists()):
             raise InputError(f"{path} is what was read, which is never changed; name another file")
 
 
@@ -215,7 +215,15 @@ def _flush(*paths: Path) -> None:
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
-    """Parse a JSON file.
+    """Parse a JSON file. See `read_hashed_json`.
+
+    :raises DataError: if it is missing, empty, not UTF-8, not JSON or nested beyond reason.
+    """
+    return read_hashed_json(path, what)[0]
+
+
+def read_hashed_json(path: str | os.PathLike[str], what: str) -> tuple[Any, str]:
+    """Parse a JSON file, and give the SHA-256 of what was parsed; it is read once, so that a pipe will do.
 
     :param what: the noun that messages use for it, such as "SQuAD file".
     :raises DataError: if it is missing, empty, not UTF-8, not JSON or nested beyond reason.
@@ -230,7 +238,7 @@ def read_json(path: str | os.PathLike[str], what: str) -> Any:
     if not raw.strip():
         raise DataError(f"{what} {source} is empty; expected JSON")
     try:
-        return json.loads(raw)
+        return json.loads(raw), hashlib.sha256(raw).hexdigest()
     except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{what} {source} is not JSON in UTF-8: {error}") from error
     except json.JSONDecodeError as error:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from tiny_teacher import Workshop, ran, run, write_example_squad
 
-from qa_edge.adversarial import adversarial_scores, original_of
+from qa_edge.adversarial import adversarial_scores, original_of, sample_with_altered
 from qa_edge.breakdown import break_down, question_type
 from qa_edge.calibration_curve import calibration_curve
 from qa_edge.question_scores import QuestionScores, score_questions
+from qa_edge.split import only_questions, sample_questions
 from qa_edge.squad import read_squad, references
 from qa_edge_runtime.errors import InputError
 
@@ -112,6 +113,17 @@ def test_an_id_with_a_hyphen_may_be_an_original() -> None:
     ids = frozenset({"a-1", "a-1-turk0", "a-1-turk0-b", "c", "-", "d-"})
     found = {one: original_of(one, ids) for one in ids}
     assert {one: original for one, original in found.items() if original} == {"a-1-turk0": "a-1", "a-1-turk0-b": "a-1"}
+
+
+def test_a_sample_has_altered_questions_beside_their_originals(altered: Path) -> None:
+    squad = read_squad(altered)
+    for count in (1, 3, 1000):
+        found = [question.id for _, _, question in sample_with_altered(squad, count, 0).items()]
+        originals = [one for one in found if original_of(one, frozenset(found)) is None]
+        assert len(originals) == min(count, len(references(squad)) // 2) and len(found) == 2 * len(originals)
+        assert not any("-high-conf" in one for one in originals)
+    ordinary = only_questions(squad, lambda one: "-high-conf" not in one)
+    assert sample_with_altered(ordinary, 3, 1) == sample_questions(ordinary, 3, 1)
 
 
 def test_a_set_without_altered_questions_is_not_taken_apart() -> None:
@@ -270,6 +282,12 @@ def test_answers_of_a_run_and_of_a_file_are_compared(shop: Workshop, tmp_path: P
         (2, "evaluate BUNDLE --squad DEV --report page.pdf", "ends with '.pdf', expected .html, .md or .json"),
         (2, "evaluate BUNDLE --squad DEV --report page", "has no suffix, expected"),
         (1, "evaluate BUNDLE --squad DEV --report missing/page.md", "is not a folder; make it"),
+        (1, "evaluate BUNDLE --squad DEV -o missing/answers.json", "is not a folder; make it"),
+        (1, "evaluate BUNDLE --squad DEV -o BUNDLE/manifest.json", "is what was read, which is never changed"),
+        (1, "evaluate RUN --squad DEV -o RUN/config.json", "is what was read, which is never changed"),
+        (1, "labels score RUN/labels --squad DEV -o RUN/labels/manifest.json", "is what was read, which is never"),
+        (1, "evaluate RUN --squad DEV -o same.json --report same.json", "is what was read, which is never changed"),
+        (2, "evaluate --squad DEV --predictions few.json --engine onnx", "are answers already: leave out --engine"),
     ],
 )
 def test_wrong_input_is_one_sentence(code: int, line: str, sentence: str, shop: Workshop, tmp_path: Path) -> None:

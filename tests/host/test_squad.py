@@ -6,12 +6,14 @@ import copy
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_teacher import write_example_squad
 
 from qa_edge.squad import (
     Article,
@@ -205,6 +207,14 @@ def test_what_is_no_squad_json_is_refused(tmp_path: Path, raw: bytes) -> None:
     path.write_bytes(raw)
     with pytest.raises(DataError, match=r"data\.json"):
         read_squad(path)
+
+
+def test_a_pipe_is_read_once_and_hashed_as_it_was(tmp_path: Path) -> None:
+    path = write_example_squad(tmp_path / "data.json", articles=1)
+    reading, writing = os.pipe()
+    threading.Thread(target=lambda: (os.write(writing, path.read_bytes()), os.close(writing))).start()
+    assert read_squad(f"/dev/fd/{reading}").sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    os.close(reading)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:

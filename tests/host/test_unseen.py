@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import cut_domain
 import keep_checkpoint
 
+from qa_edge_runtime.errors import DataError
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = ("--vectors", "none", "--teacher", "none", *SIZES, *TRAINING)
 
@@ -54,8 +56,26 @@ def test_a_run_on_given_features_says_how_they_were_split(squad: Path, tmp_path:
     assert keep_checkpoint.main(["restore", str(tmp_path / "kept"), "--squad", str(squad)]) == 0
     assert (tmp_path / "kept" / "heldout.json").read_bytes() == (tmp_path / "run" / "heldout.json").read_bytes()
 
-    cut_domain.cut_domain(read_squad(squad), read_squad(squad), tmp_path / "run", tmp_path / "d", articles=1, labels=1)
+    cut_domain.cut_domain(squad, read_squad(squad), tmp_path / "run", tmp_path / "d", articles=1, labels=1)
     assert not ids(tmp_path / "d" / "test.json") & trained_on(tmp_path / "f", squad)
+
+    # The published file has other ids than a copy of it; articles in another order are another file.
+    data = json.loads(squad.read_text())
+    for number, question in enumerate(q for one in data["data"] for p in one["paragraphs"] for q in p["qas"]):
+        question["id"] = f"published-{number}"
+    (tmp_path / "published.json").write_text(json.dumps(data))
+    (tmp_path / "turned.json").write_text(json.dumps({**data, "data": data["data"][::-1]}))
+    (tmp_path / "kept" / "heldout.json").unlink()
+    restore = ("restore", str(tmp_path / "kept"), "--squad")
+    assert keep_checkpoint.main([*restore, str(tmp_path / "turned.json")]) == 1
+    assert keep_checkpoint.main([*restore, str(tmp_path / "published.json")]) == 0
+    assert len(ids(tmp_path / "kept" / "heldout.json")) == len(heldout)
+    with pytest.raises(DataError, match=r"is not the file that .* was trained on"):
+        cut_domain.cut_domain(tmp_path / "turned.json", read_squad(squad), tmp_path / "run", tmp_path / "e", articles=1)
+    for wrong in (("--articles", "0"), ("--labels", "-5"), ("--seed", "-5")):
+        with pytest.raises(SystemExit) as caught:
+            cut_domain.main(["--squad", "s", "--dev", "d", "--checkpoint", "c", "-o", "o", *wrong])
+        assert caught.value.code == 2
 
 
 def test_a_recipe_that_gives_other_questions_than_the_run_had_restores_none(
@@ -68,7 +88,7 @@ def test_a_recipe_that_gives_other_questions_than_the_run_had_restores_none(
         (kept / "recipe.json").write_text(json.dumps({**recipe, "prepare": {**recipe["prepare"], "seed": seed}}))
         if keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.train)]) == 1:
             break
-    assert "cannot be told from its recipe" in capsys.readouterr().err and not (kept / "heldout.json").exists()
+    assert "what it held out there has other texts" in capsys.readouterr().err and not (kept / "heldout.json").exists()
     (kept / "recipe.json").write_text(json.dumps({**recipe, "prepare": {"heldout": "x"}}))
     assert keep_checkpoint.main(["restore", str(kept), "--squad", str(shop.train)]) == 1
     assert "'x' where a share" in capsys.readouterr().err

@@ -43,6 +43,8 @@ def test_a_plain_text_and_a_list_of_words_are_read_by_line(shop: Workshop, tmp_p
     assert read_words(text, Tokenizer.load(shop.run)) == ["pump", "valve"]
     text.write_text("New York\ndon't\npump\n", encoding="utf-8")
     assert read_words(text, Tokenizer.load(shop.run)) == ["New", "York", "do", "n't", "pump"]
+    text.write_text("pump\nvalve\n", encoding="utf-8-sig")  # as editors of Windows write it
+    assert read_words(text, Tokenizer.load(shop.run)) == ["pump", "valve"]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
