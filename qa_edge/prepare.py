@@ -82,6 +82,8 @@ def prepare(
     :raises DataError: if the data cannot be read, hold nothing to train on, or the vectors do not fit the student.
     """
     settings = settings or PrepareSettings()
+    if vectors_path is not None and Path(vectors_path).is_fifo():  # read once, and once more for its hash
+        raise DataError(f"vector file {vectors_path} is a pipe, and is read more than once: write it to a file first")
     start = None if init is None else Start.load(Path(init))
     if start is not None:
         settings = replace(settings, characters_per_word=start.config.characters_per_word)

@@ -74,8 +74,6 @@ def read_vectors(path: str | os.PathLike[str], wanted: Collection[str], dim: int
     if dim is not None and dim < 1:
         raise InputError(f"vectors of {dim} numbers were asked for; the dimension must be 1 or more")
     source = Path(path)
-    if source.is_fifo():
-        raise DataError(f"vector file {source} is a pipe, and is read more than once: write it to a file first")
     parser = _Parser(source, frozenset(wanted), dim)
     try:
         with _open(source) as (raw, stream), _read_progress(raw) as on_block:

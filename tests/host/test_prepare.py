@@ -342,11 +342,23 @@ def test_a_folder_that_exists_is_kept_unless_forced(tmp_path: Path, tiny_squad_p
     with pytest.raises(DataError, match="exists already"):
         prepare(tiny_squad_path, target)
     assert (target / "mine.txt").read_text() == "mine"
-    with pytest.raises(DataError, match="not one that qa-edge wrote"):
-        prepare(tiny_squad_path, target, force=True)
-    (target / "manifest.json").write_text("{}")
+    for manifest in (None, "{}"):  # one of another program
+        if manifest is not None:
+            (target / "manifest.json").write_text(manifest)
+        with pytest.raises(DataError, match="not one that qa-edge wrote"):
+            prepare(tiny_squad_path, target, force=True)
+    (target / "manifest.json").write_text('{"format_version": 1}')
     prepare(tiny_squad_path, target, force=True)
     assert not (target / "mine.txt").exists() and len(Features.open(target)) > 0
+
+
+def test_vectors_out_of_a_pipe_have_no_hash_to_keep(tmp_path: Path, tiny_squad_path: Path) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(DataError, match="is a pipe, and is read more than once"):
+        prepare(tiny_squad_path, tmp_path / "features", vectors_path=f"/dev/fd/{reading}")
+    os.close(reading)
+    os.close(writing)
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, tiny_squad_path: Path) -> None:
