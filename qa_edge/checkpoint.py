@@ -114,6 +114,11 @@ class TrainingState:
         for older in sorted((run / STATE).glob("step-*"))[:-1]:
             shutil.rmtree(older, ignore_errors=True)
 
+    @staticmethod
+    def saved(run: Path) -> bool:
+        """Whether a run has a state to go on from."""
+        return any((run / STATE).glob("step-*"))
+
     @classmethod
     def load(cls, run: Path, needed: Collection[str] = ("weights",)) -> TrainingState | None:
         """The newest state of a run, or None if it has none.

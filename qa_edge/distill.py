@@ -13,7 +13,7 @@ import torch
 
 from qa_edge.accelerator import open_accelerator
 from qa_edge.batches import TrainingData
-from qa_edge.checkpoint import STATE, WEIGHTS, copy_inputs, load_student
+from qa_edge.checkpoint import STATE, WEIGHTS, TrainingState, copy_inputs, load_student
 from qa_edge.features import HELDOUT, MANIFEST, Features
 from qa_edge.heldout import heldout_questions
 from qa_edge.labels import LabelSettings
@@ -281,7 +281,7 @@ def _settle(run: Path, recipe: Recipe) -> None:
             f"{run} holds a trained student ({WEIGHTS}) and no state of its training to go on from: name another "
             "folder for this run, or remove that one"
         )
-    settle_recipe(run, recipe.to_json(), begun=any((run / STATE).glob("step-*")))
+    settle_recipe(run, recipe.to_json(), begun=TrainingState.saved(run))
     (run / STATE).mkdir(exist_ok=True)  # from here on the weights that lie there are this run's
 
 

@@ -61,7 +61,8 @@ def held_out(checkpoint: Path, squad: Squad, source: Path) -> HeldOut:
     if known is None and (checkpoint / HELDOUT).exists():
         known = texts_sha256(read_squad(checkpoint / HELDOUT))
     trained_on = _object(_object(recipe.get("inputs")).get("squad")).get("sha256")
-    if known != texts_sha256(questions) if known is not None else trained_on not in (None, squad.sha256):
+    same = trained_on in (None, squad.sha256) if known is None else known == texts_sha256(questions)
+    if not same:
         raise DataError(
             f"{source} is not the file that {checkpoint} was trained on: what it held out there has other texts; give "
             f"that file, or copy {HELDOUT} from the run's own folder"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qa_edge.checkpoint import STATE
+from qa_edge.checkpoint import TrainingState
 from qa_edge.labels import Labels, label
 from qa_edge.states import FOLDER, LayerStates, label_states
 from qa_edge.teacher import Teacher
@@ -45,7 +45,7 @@ def taught_by(
         "processes": accelerator.num_processes,
     }
     labels = _found(Labels, folder, accelerator)
-    if labels is not None and not any((run / STATE).glob("step-*")):
+    if labels is not None and not TrainingState.saved(run):
         _require_of(recipe.teacher, labels)
     if labels is None or labels.manifest["teacher"] != recipe.teacher:  # then `label` goes on, or says what is wrong
         log(f"labelling with {recipe.teacher}")

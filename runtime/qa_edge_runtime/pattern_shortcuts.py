@@ -155,11 +155,12 @@ def suffix_finder(pattern: str) -> Finder:
     def find(chunk: str, start: int, end: int) -> int:
         if reach and end - start > 2 * reach:
             tail = chunk[end - 2 * reach : end]
-            match = None if tail.isspace() else search_longer(tail)
-            if match is not None and match.start() >= reach and match.end() > match.start():
-                return _length(match)
-            if match is None and not tail.isspace():
-                return 1 if match_single(tail[-1:]) else 0
+            if not tail.isspace():
+                match = search_longer(tail)
+                if match is None:
+                    return 1 if match_single(tail[-1:]) else 0
+                if reach <= match.start() < match.end():
+                    return _length(match)
         return find_in(chunk[start:end])
 
     return find
