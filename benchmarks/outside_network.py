@@ -25,8 +25,7 @@ from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.bundle import Bundle
 from qa_edge_runtime.engine import open_engine
 from qa_edge_runtime.errors import DataError, QaEdgeError
-from qa_edge_runtime.files import atomic_write, require_other_file
-from qa_edge_runtime.latency_report import check_report_path
+from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
 from qa_edge_runtime.machine import describe_machine
 from qa_edge_runtime.questions import SquadQuestion, load_squad_questions
 from qa_edge_runtime.states import TokenStates
@@ -144,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.output is not None:
-            check_report_path(options.output)
+            check_output_file(options.output)
             require_other_file(options.output, options.bundle, options.squad)
         bundle = Bundle.open(options.bundle)
         questions, document = choose_questions(options.squad, bundle.tokenizer(), options.questions)

@@ -12,7 +12,8 @@ import numpy as np
 
 from qa_edge_runtime.comparison_report import ComparisonReport, side_names
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
-from qa_edge_runtime.latency_report import LatencyReport, check_report_path
+from qa_edge_runtime.files import check_output_file
+from qa_edge_runtime.latency_report import LatencyReport
 from qa_edge_runtime.latency_samples import LatencySamples
 from qa_edge_runtime.percentiles import LengthBin
 
@@ -47,7 +48,7 @@ def check_chart_path(path: str | os.PathLike[str]) -> None:
     if suffix not in SUFFIXES:
         found = f"ends with {suffix!r}" if suffix else "has no suffix"
         raise InputError(f"chart {path} {found}, expected {' or '.join(SUFFIXES)}")
-    check_report_path(path)
+    check_output_file(path)
 
 
 def load_matplotlib() -> Any:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from qa_edge.evaluation_report import EvaluationReport
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.files import atomic_write
-from qa_edge_runtime.latency_report import check_report_path
+from qa_edge_runtime.files import atomic_write, check_output_file
 
 SUFFIXES = (".html", ".md", ".json")
 
@@ -28,7 +27,7 @@ def check_report_file(path: str | os.PathLike[str]) -> None:
         from qa_edge.latency_chart import load_matplotlib
 
         load_matplotlib()
-    check_report_path(path)
+    check_output_file(path)
 
 
 def write_report(path: str | os.PathLike[str], report: EvaluationReport) -> None:

@@ -54,8 +54,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
     """
     from qa_edge_runtime.comparison_report import read_report
     from qa_edge_runtime.default_bundle import bundle_or_default
-    from qa_edge_runtime.files import atomic_write, require_other_file
-    from qa_edge_runtime.latency_report import check_report_path
+    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
     from qa_edge_runtime.latency_table import format_report, warning_lines
 
     if options["bundle"] is not None and report_path is not None:
@@ -66,7 +65,7 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
         check_chart_path(chart)
         load_matplotlib()
     if options["output"] is not None:
-        check_report_path(options["output"])
+        check_output_file(options["output"])
         read = (options["squad"], report_path or bundle_or_default(options["bundle"]), options["against"])
         require_other_file(options["output"], *filter(None, read))
     if report_path is None:

@@ -93,14 +93,13 @@ def command(
     from qa_edge.squad import read_squad, references
     from qa_edge.squad import whole_articles as joined
     from qa_edge_runtime.default_bundle import bundle_or_default
-    from qa_edge_runtime.files import atomic_write, require_other_file
-    from qa_edge_runtime.latency_report import check_report_path
+    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
     from qa_edge_runtime.scoring import read_predictions
 
     if model is None and predictions is None:
         model = str(bundle_or_default(None))
     if output is not None:
-        check_report_path(output)
+        check_output_file(output)
         require_other_file(output, *filter(None, (squad, predictions, model, report)))
     if report is not None:
         require_other_file(report, *filter(None, (squad, predictions, model)))

@@ -166,11 +166,10 @@ def score(folder: str, squad: str, output: str | None, as_json: bool) -> None:
     from qa_edge.labels import Labels
     from qa_edge.question_scores import score_questions
     from qa_edge.squad import read_squad, references
-    from qa_edge_runtime.files import atomic_write, require_other_file
-    from qa_edge_runtime.latency_report import check_report_path
+    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
 
     if output is not None:
-        check_report_path(output)
+        check_output_file(output)
         require_other_file(output, squad, folder)
     data = read_squad(squad)
     answers = predict_with_labels(Labels(folder), data)

@@ -40,6 +40,21 @@ def require_other_file(path: str | os.PathLike[str], *inputs: str | os.PathLike[
             raise InputError(f"{path} is what was read, which is never changed; name another file")
 
 
+def check_output_file(path: str | os.PathLike[str]) -> None:
+    """Refuse, before the work, a path that no file could be written to.
+
+    :raises DataError: if it is a folder, or its folder is not there or cannot be written.
+    """
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        raise DataError(f"cannot write {target}: it is a folder; name a file")
+    if not folder.is_dir():
+        raise DataError(f"cannot write {target}: {folder} is not a folder; make it, or name another path")
+    if not os.access(target if target.exists() else folder, os.W_OK):
+        raise DataError(f"cannot write {target}: permission denied; name another path")
+
+
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 

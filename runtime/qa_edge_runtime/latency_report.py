@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from qa_edge_runtime.cold_start import ColdStart
@@ -140,21 +139,6 @@ def read_latency_report(path: str | os.PathLike[str], content: Mapping[str, Any]
     except DataError as error:
         raise DataError(f"report {path}: {error}; measure again") from error
     return report
-
-
-def check_report_path(path: str | os.PathLike[str]) -> None:
-    """Refuse, before anything is measured, a path that no report could be written to.
-
-    :raises DataError: if it is a folder, or its folder is not there or cannot be written.
-    """
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        raise DataError(f"cannot write {target}: it is a folder; name a file")
-    if not folder.is_dir():
-        raise DataError(f"cannot write {target}: {folder} is not a folder; make it, or name another path")
-    if not os.access(target if target.exists() else folder, os.W_OK):
-        raise DataError(f"cannot write {target}: permission denied; name another path")
 
 
 def check_stages(stages: Mapping[str, StageLatency], where: str) -> None:

@@ -53,12 +53,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure; a table or JSON, and what disturbed the measurement on standard error."""
-    from qa_edge_runtime.files import atomic_write, require_other_file
-    from qa_edge_runtime.latency_report import check_report_path
+    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
     from qa_edge_runtime.latency_table import format_report, warning_lines
 
     if options.output is not None:
-        check_report_path(options.output)
+        check_output_file(options.output)
         read = (options.squad, bundle_or_default(options.bundle), options.against)
         require_other_file(options.output, *filter(None, read))
     report = _measure(options)
