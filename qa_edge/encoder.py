@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qa_edge.teacher import first_line, quiet
+from qa_edge.hub import first_line, quiet, require_device
 from qa_edge_runtime.errors import DataError, MissingExtraError
 
 
@@ -15,6 +15,7 @@ def load_encoder(name_or_folder: str, *, device: str = "cpu", noun: str = "encod
     :param needs: the sentence that names the extra, for where transformers is not installed.
     :returns: the model, evaluating, and the tokenizer.
     :raises DataError: if it cannot be found or loaded, or has no tokenizer that pads.
+    :raises InputError: if the device cannot be used.
     :raises MissingExtraError: if transformers is not installed.
     """
     try:
@@ -23,9 +24,13 @@ def load_encoder(name_or_folder: str, *, device: str = "cpu", noun: str = "encod
         raise MissingExtraError(needs) from error
     import torch
 
+    require_device(device)
     try:
         with quiet():
-            model = AutoModel.from_pretrained(name_or_folder, dtype=torch.float32).to(device).eval()
+            model = AutoModel.from_pretrained(name_or_folder, dtype=torch.float32)
+            if model.config.is_encoder_decoder:
+                model = model.get_encoder()
+            model = model.to(device).eval()
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
     except Exception as error:  # a damaged file raises what its reader likes
         raise DataError(

@@ -159,6 +159,12 @@ class Features:
         return numbers
 
     @property
+    def share(self) -> float:
+        """The share of the data set's articles that they hold: below 1 where an experiment cut them out of others."""
+        found = self.manifest.get("share", {})
+        return 1.0 if "rest" in found else float(found.get("share", 1.0))
+
+    @property
     def noisy_copies(self) -> int:
         """Noisy copies of each question; 0 where the features have none."""
         return 0 if self.noisy_offsets is None else (len(self.noisy_offsets) - 1) // len(self)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from qa_edge.features import offsets_of, read_tensors
+from qa_edge.hub import fast_precision
 from qa_edge.progress import progress
 from qa_edge.settings import require_types
 from qa_edge.shards import read_manifest, require_own
 from qa_edge.squad import Squad, read_squad
-from qa_edge.teacher import PRECISIONS, Pieces, Teacher, fast_precision
+from qa_edge.teacher import PRECISIONS, Pieces, Teacher
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import atomic_write
 
@@ -246,7 +247,8 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         atomic_write(path, json.dumps(manifest, indent=1))
         return manifest
     found = _read_manifest(folder)
-    for key, expected in manifest.items():
+    # Labels of chosen questions alone say of which; those of all say nothing.
+    for key, expected in {"only_sha256": None, **manifest}.items():
         # A teacher may have moved, and work goes on in shards of the size that it was begun with.
         checked = key not in ("teacher", "shard_questions") and not (key in _ADDED_LATER and key not in found)
         if checked and found.get(key) != expected:

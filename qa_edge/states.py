@@ -13,6 +13,7 @@ import numpy as np
 
 from qa_edge.align import align
 from qa_edge.features import TOKENIZER, Features, offsets_of, read_tensors
+from qa_edge.hub import fast_precision
 from qa_edge.labels import (
     FORMAT_VERSION,
     SHARD_QUESTIONS,
@@ -27,7 +28,7 @@ from qa_edge.progress import progress
 from qa_edge.shards import MANIFEST, read_manifest
 from qa_edge.split import drawn_articles
 from qa_edge.squad import read_squad
-from qa_edge.teacher import Pieces, Teacher, fast_precision
+from qa_edge.teacher import Pieces, Teacher
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import sha256_file
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from qa_edge.hub import first_line, quiet, require_device, require_model_folder
 from qa_edge_runtime.errors import DataError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ class Teacher:
             raise MissingExtraError('a teacher needs: pip install "qa-edge[train]"') from error
         import torch
 
-        _require_device(device)
+        require_device(device)
         if ("/" in name_or_folder or "." in name_or_folder) and Path(name_or_folder).parent.exists():
-            _require_model_folder(name_or_folder)
+            require_model_folder(name_or_folder)
         try:
             with quiet():
                 model, report = AutoModelForQuestionAnswering.from_pretrained(
@@ -319,58 +318,6 @@ def _span_logits(output: Any) -> torch.Tensor:
     import torch
 
     return torch.stack([output.start_logits, output.end_logits], -1)
-
-
-def first_line(error: Exception) -> str:
-    """What a library says of its error, in one line without a full stop; its kind if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' report on missing weights, which has a sentence of ours, and its bars off a log file."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def fast_precision(device: str) -> str:
-    """The precision in which a kind of device multiplies matrices fastest: bf16 or fp16 where it has it, else fp32."""
-    import torch
-
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if device == "cpu":
-        # On a CPU without the instructions bfloat16 is emulated, and slower than float32.
-        features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        has = any(getattr(torch.cpu, feature, bool)() for feature in features)
-        return "bf16" if has else "fp32"
-    return "fp32"
-
-
-def _require_device(device: str) -> None:
-    """Compute a number there and fetch it: a device that is known to torch may not be built in, or hold no numbers."""
-    import torch
-
-    try:
-        torch.ones(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = first_line(error)
-        raise InputError(f"device {device!r} cannot be used ({reason}); name another, such as cpu") from error
-
-
-def _require_model_folder(folder: str) -> None:
-    if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
-        raise DataError(f"teacher folder {folder} has no config.json; expected a Hugging Face model folder")
 
 
 def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[int]]:

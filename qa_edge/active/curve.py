@@ -53,13 +53,17 @@ class Loop:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A strategy's scores at one share of the labels: their mean and range over the seeds, no confidence interval."""
+    """A strategy's scores at one share of the labels: their mean and range over the seeds, no confidence interval.
+
+    :ivar by_seed: each score by its loop's seed.
+    """
 
     share: float
     mean: float
     lowest: float
     highest: float
     seeds: int
+    by_seed: Mapping[str, float]
 
 
 def read_loop(folder: str | Path) -> Loop:
@@ -73,6 +77,7 @@ def read_loop(folder: str | Path) -> Loop:
         loop, learner = recipe["loop"], recipe["learner"]
         everything = loop["first"] == 1
         decided = {"inputs": recipe["inputs"], "learner": learner, "start": loop["start"]}
+        decided["sentence_encoder"] = recipe.get("sentence_encoder")
         strategy, seed, kind = ALL if everything else str(loop["strategy"]), int(loop["seed"]), learner["kind"]
         pace = () if everything else tuple(loop[name] for name in ("first", "step", "step_of"))
         settings = digest({**decided, "kind": kind}, without=_IDLE)
@@ -109,20 +114,27 @@ def group_seeds(loops: Sequence[Loop]) -> list[list[Loop]]:
 
 
 def mean_points(loops: Sequence[Loop], metric: str) -> list[Point]:
-    """Mean and range of some loops by share, in order.
+    """Mean and range of some loops, which differ in their seed alone, by share, in order.
 
     :param metric: "exact_match" or "f1".
     :raises DataError: if a loop has no such scores.
     """
-    found: dict[float, list[float]] = defaultdict(list)
+    found: dict[float, dict[str, float]] = defaultdict(dict)
     for loop in loops:
         for share, scores in loop.points.items():
             if metric not in scores:
                 raise DataError(f"{loop.folder} has no learning curve with {metric}; run qa-edge active there")
-            found[share].append(float(scores[metric]))
+            found[share][str(loop.seed)] = float(scores[metric])
     return [
-        Point(share=share, mean=fmean(values), lowest=min(values), highest=max(values), seeds=len(values))
-        for share, values in sorted(found.items())
+        Point(
+            share=share,
+            mean=fmean(by_seed.values()),
+            lowest=min(by_seed.values()),
+            highest=max(by_seed.values()),
+            seeds=len(by_seed),
+            by_seed=by_seed,
+        )
+        for share, by_seed in sorted(found.items())
     ]
 
 
@@ -159,10 +171,17 @@ def _named(loops: Sequence[str | Path]) -> dict[str, list[Loop]]:
         raise DataError("no cycle has been trained yet; run qa-edge active first")
     strategies = [group[0].strategy for group in groups]
     several = {strategy for strategy in strategies if strategies.count(strategy) > 1}
+    folders = _told_apart([group[0].folder for group in groups])
     return {
-        f"{strategy}, {group[0].folder.name}" if strategy in several else strategy: group
-        for strategy, group in zip(strategies, groups, strict=True)
+        f"{strategy}, {folder}" if strategy in several else strategy: group
+        for strategy, folder, group in zip(strategies, folders, groups, strict=True)
     }
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """Names of folders, and the whole path of those whose name another has."""
+    names = [folder.name for folder in folders]
+    return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
 
 
 def _file(found: Mapping[str, Any]) -> str:
@@ -229,7 +248,8 @@ def _levels(loops: Sequence[Loop], metric: str) -> dict[str, float]:
         if 1 in loop.points:
             sorts[loop.settings].append(loop)
     whole = [[loop for loop in own if loop.strategy == ALL] or own for own in sorts.values()]
+    folders = _told_apart([own[0].folder for own in whole])
     return {
-        ALL if len(whole) == 1 else f"{ALL}, {own[0].folder.name}": fmean(float(one.points[1][metric]) for one in own)
-        for own in whole
+        ALL if len(whole) == 1 else f"{ALL}, {folder}": fmean(float(one.points[1][metric]) for one in own)
+        for own, folder in zip(whole, folders, strict=True)
     }

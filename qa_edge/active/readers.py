@@ -18,6 +18,7 @@ from qa_edge.squad import Squad
 from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import DataError, InputError
 from qa_edge_runtime.files import sha256_file
+from qa_edge_runtime.passage import QUESTION_TOKENS
 from qa_edge_runtime.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -241,13 +242,16 @@ def open_reader(
         from qa_edge.accelerator import open_processes
 
         device = str(open_processes().device)
+    from qa_edge.hub import fast_precision, require_device
+
     if kind == "run":
         from qa_edge.trained import TrainedStudent
 
+        require_device(device)
         student = TrainedStudent.load(path)
         student.model.to(device)
         return StudentReader(student, sha256=_digest([sha256_file(Path(path) / name) for name in _RUN_FILES]))
-    from qa_edge.teacher import PRECISIONS, Teacher, fast_precision
+    from qa_edge.teacher import PRECISIONS, Teacher
 
     if precision not in ("auto", *PRECISIONS):
         raise InputError(f"precision is {precision!r}, expected auto, {', '.join(PRECISIONS)}")
@@ -260,10 +264,20 @@ def open_reader(
 def check_pairs(reader: PlacedReader, pairs: Sequence[tuple[str, str]]) -> None:
     """Look for what the model cannot read before the work begins.
 
-    :raises DataError: if a question leaves a teacher no room for its context.
+    :raises DataError: if a question leaves a teacher no room for its context, or is longer than a bundle takes.
     """
     if isinstance(reader, TeacherReader):
         reader.teacher.check_questions(question for question, _ in pairs)
+    elif isinstance(reader, BundleReader):
+        tokenizer = reader.answerer.bundle.tokenizer()
+        # A token is a character at least.
+        for question in dict.fromkeys(question for question, _ in pairs if len(question) > QUESTION_TOKENS):
+            count = len(tokenizer(question))
+            if count > QUESTION_TOKENS:
+                raise DataError(
+                    f"question {question[:60]!r} has {count} tokens, a bundle reads {QUESTION_TOKENS} at most; shorten"
+                    " it or take it out"
+                )
 
 
 def _digest(parts: Any) -> str:

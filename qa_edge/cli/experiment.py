@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qa_edge.experiments.runner import Plan
     from qa_edge.experiments.sources import Sources
 
+_OF_A_PART = ("--only", "--process", "--processes")
 _TRAIN = {name: entry for name, entry in TRAIN.items() if name not in ("epochs", "seed")}
 
 
@@ -138,42 +140,72 @@ def command(
             )
             for experiment in experiments
         ]
-        for plan in whole:
-            replace(plan, experiment=runs_of(plan.experiment, only)).require()
-    for plan in whole:
-        _run(plan, only, process, processes, as_json)
+        # Of a table whose runs are two experiments', those that have the variants.
+        having = {variant.name for plan in whole for variant in plan.experiment.variants}
+        for plan in whole if not having.issuperset(only) else ():
+            runs_of(plan.experiment, only)  # which names those that there are
+        parts = [
+            (plan, replace(plan, experiment=runs_of(plan.experiment, own)))
+            for plan in whole
+            if (own := _own_variants(plan, only)) or not only
+        ]
+        for _, part in parts:
+            part.require()
+    found = [_run(plan, part, process, processes) for plan, part in parts]
+    if is_main_process():
+        if as_json:
+            print_json(found[0][0] if len(found) == 1 else [results for results, _ in found])
+        else:
+            click.echo("\n".join(page for _, page in found))
 
 
-def _run(plan: Plan, only: tuple[str, ...], process: int, processes: int, as_json: bool) -> None:
+def _own_variants(plan: Plan, only: tuple[str, ...]) -> tuple[str, ...]:
+    names = {variant.name for variant in plan.experiment.variants}
+    return tuple(name for name in only if name in names)
+
+
+def _run(plan: Plan, part: Plan, process: int, processes: int) -> tuple[dict[str, Any], str]:
+    """Do some runs of an experiment; its results, and the page of them."""
     from qa_edge.experiments.results import collect_results, write_results
     from qa_edge.experiments.results_page import results_page
-    from qa_edge.experiments.runner import run_experiment, runs_of, scored_files
+    from qa_edge.experiments.runner import run_experiment, scored_files
 
-    part = replace(plan, experiment=runs_of(plan.experiment, only))
     missing = run_experiment(part, process=process, processes=processes, log=log)
     scored = scored_files(plan)  # in all processes, which wait for the main one where a file is drawn
     if not is_main_process():
-        return
+        return {}, ""
     results = collect_results(plan, scored)
-    page = results_page(results, _command())
+    page = results_page(results, command_said(sys.argv[1:]))
     write_results(plan.folder, results, page)
     if missing:
         log(f"{len(missing)} of {len(part.all_runs)} runs are left: {', '.join(run.name for run in missing)}")
-    if as_json:
-        print_json(results)
-    else:
-        click.echo(page)
+    return results, page
 
 
-def _command() -> str:
-    """This command, its files by name alone: a page of results says nothing of a machine."""
-    words = ["qa-edge"]
-    for argument in sys.argv[1:]:
-        left, equals, right = argument.rpartition("=")
-        path = right if equals else argument
-        shown = Path(path).name if "/" in path else path
-        words.append(shlex.quote(f"{left}{equals}{shown}"))
-    return " ".join(words)
+def command_said(arguments: Sequence[str]) -> str:
+    """The command that makes all runs of an experiment, for its page, which says nothing of a machine.
+
+    Files have as much of their paths as tells them apart; names on a hub stay. What shares the runs out is left out.
+    """
+    words: list[tuple[str, str]] = []  # what comes before a path, and the path
+    given = iter(arguments)
+    for argument in given:
+        if argument.partition("=")[0] in _OF_A_PART:
+            if "=" not in argument:
+                next(given, None)
+        elif argument != "--json":
+            left, equals, right = argument.rpartition("=")
+            words.append((left + equals, right) if equals else ("", argument))
+    paths = {path for _, path in words if "/" in path and Path(path).exists()}
+    shown = {path: "/".join(Path(path).parts[-_telling(path, paths) :]) for path in paths}
+    return " ".join(["qa-edge", *(shlex.quote(f"{left}{shown.get(path, path)}") for left, path in words)])
+
+
+def _telling(path: str, paths: Collection[str]) -> int:
+    """How many of the last parts of a path no other has."""
+    parts, others = Path(path).parts, [Path(other).parts for other in paths if Path(other) != Path(path)]
+    counts = range(1, len(parts) + 1)
+    return next((count for count in counts if parts[-count:] not in [other[-count:] for other in others]), len(parts))
 
 
 def _source_names() -> tuple[str, ...]:

@@ -43,9 +43,20 @@ class Budget:
         return self.epochs < Budget.epochs
 
     def __str__(self) -> str:
-        passes = f"{self.epochs} pass{'' if self.epochs == 1 else 'es'}"
-        articles = "all articles" if self.share == 1 else f"{100 * self.share:g} % of the articles"
-        return f"{passes} over {articles}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
+        return f"{self.epochs} pass{'' if self.epochs == 1 else 'es'} over {self._articles}, {self._seeds}"
+
+    @property
+    def of_loops(self) -> str:
+        """Its size where encoders learn alone, whose passes are no budget's."""
+        return f"labels up to {100 * self.labels:g} % of the questions of {self._articles}, {self._seeds}"
+
+    @property
+    def _articles(self) -> str:
+        return "all articles" if self.share == 1 else f"{100 * self.share:g} % of the articles"
+
+    @property
+    def _seeds(self) -> str:
+        return f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
 
 
 PRESETS = {

@@ -26,7 +26,7 @@ from qa_edge.experiments.lineage import (
 )
 from qa_edge.experiments.paper import whole_size
 from qa_edge.experiments.records import RECORD, read_evaluations, read_record
-from qa_edge.features import SCORES
+from qa_edge.features import MANIFEST, SCORES
 from qa_edge.recipe import FILE as RECIPE
 from qa_edge.recipe import read_recipe
 from qa_edge_runtime.errors import DataError
@@ -135,7 +135,7 @@ def best(measured: Sequence[Measured], role: str, data: str) -> Filled | None:
 
 
 def best_loops(loops: Sequence[Loop]) -> list[Loop]:
-    """The loops that fill Tables 4 and 5, a loop a seed: an encoder's before a student's, those of the largest pool.
+    """The loops that fill Tables 4 and 5, a loop a seed: an encoder's before a student's, those that came farthest.
 
     They differ in strategy and seed alone.
     """
@@ -146,7 +146,7 @@ def best_loops(loops: Sequence[Loop]) -> list[Loop]:
     def rank(found: Sequence[Loop]) -> tuple[float, ...]:
         first = found[0]
         share = max(max(loop.points) for loop in found)
-        return first.kind == "teacher", first.pool, share, -len(loop_notes(first)), len(found)
+        return first.kind == "teacher", share, first.pool, -len(loop_notes(first)), len(found)
 
     return max(groups.values(), key=rank, default=[])
 
@@ -224,7 +224,7 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
     earlier = questions_before(recipe)
     if earlier:
         size += f", after {earlier:,.0f} questions of the run that it went on from"
-    notes = [size, *student_deviations(recipe)]
+    notes = [size, *_vectors_said(path, recipe, data), *student_deviations(recipe)]
     if record is not None and record.get("teacher"):
         notes.append(f"teacher {record['teacher']}")
     return _scores(
@@ -234,6 +234,18 @@ def _student(path: Path, recipe: Mapping[str, Any], record: Mapping[str, Any] | 
         cost=earlier + questions * passes,
         notes=notes,
     )
+
+
+def _vectors_said(path: Path, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """The word vectors of a student: by its experiment's record, else by its features, where these can be read."""
+    if "vectors" not in data:
+        given = recipe["inputs"].get("features")
+        manifest = (Path(given["path"]) if given else path / "features") / MANIFEST
+        if not manifest.exists():
+            return []
+        data = read_json(manifest, "feature manifest")
+    name = data.get("vectors")
+    return [f"vectors {name}" if name else "no word vectors"]
 
 
 def _role(recipe: Mapping[str, Any]) -> str | None:

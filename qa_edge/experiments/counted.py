@@ -18,9 +18,11 @@ _PEER = {"name", "detail", "length", "kind", "precision", "parameters", "median_
 
 
 def count_data_sets(sources: Sources, runs: Path) -> dict[str, dict[str, Any]]:
-    """Documents, paragraphs and questions of the files that were given, kept for the report.
+    """Documents, paragraphs and questions of the files that were given, kept for the report beside those of before.
 
+    :returns: of the files that were given.
     :raises InputError: if no file was given.
+    :raises DataError: if what was kept before is damaged.
     """
     files = {"train": sources.squad, "dev": sources.dev, **{Path(path).stem: path for path in sources.adversarial}}
     found: dict[str, dict[str, Any]] = {}
@@ -37,7 +39,8 @@ def count_data_sets(sources: Sources, runs: Path) -> dict[str, dict[str, Any]]:
         raise InputError("table1 counts --squad, --dev and --adversarial files: give at least one")
     target = runs / COUNTS
     target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(target, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    whole = {**(read_counts(target) if target.exists() else {}), **found}
+    atomic_write(target, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     return found
 
 

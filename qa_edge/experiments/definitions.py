@@ -82,6 +82,11 @@ class Experiment:
         raise InputError(f"experiment {self.name} has no variant {name!r}; there are {names}")
 
     @property
+    def has_students(self) -> bool:
+        """Whether students are trained, not encoders alone."""
+        return any(variant.strategy is None for variant in self.variants)
+
+    @property
     def has_loops(self) -> bool:
         """Whether an encoder is fine-tuned on ever more questions."""
         return self.chosen is not None or any(variant.strategy for variant in self.variants)

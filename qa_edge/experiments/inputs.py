@@ -17,9 +17,9 @@ from qa_edge.features import Features
 from qa_edge.lock import holding
 from qa_edge.noise import noisy_squad
 from qa_edge.split import sample_questions
-from qa_edge.squad import Squad, read_squad, whole_articles, write_squad
+from qa_edge.squad import Squad, read_squad, squad_json, whole_articles, write_squad
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import sha256_file
+from qa_edge_runtime.files import atomic_write, sha256_file
 
 if TYPE_CHECKING:
     from qa_edge.labels import LabelSettings
@@ -205,18 +205,21 @@ class Inputs:
         if questions == count and not suffix:
             return ScoringSet(key=key, path=source, questions=count, of=count)
         path = self.folder / f"{source.stem}{suffix}-{questions}-of-{count}.json"
-        with self._making(path) as missing:
-            if missing:
-                write_squad(path, sample_questions(squad, questions, _SEED))
+        self._settle(path, sample_questions(squad, questions, _SEED))
         return ScoringSet(key=key, path=path, questions=questions, of=count)
 
     def _in_noise(self, clean: ScoringSet, noise: str) -> ScoringSet:
         """The same questions as `evaluate --noise` asks them."""
         path = self.folder / f"{clean.path.stem}-{noise}.json"
-        with self._making(path) as missing:
-            if missing:
-                write_squad(path, noisy_squad(read_squad(clean.path), noise, _SEED))
+        self._settle(path, noisy_squad(read_squad(clean.path), noise, _SEED))
         return replace(clean, key=noise, path=path)
+
+    def _settle(self, path: Path, squad: Squad) -> None:
+        """Have a file hold a data set: one of the same name and size that was drawn of another source is replaced."""
+        text = squad_json(squad)
+        with self._making(path, lambda: path.exists() and path.read_text(encoding="utf-8") == text) as missing:
+            if missing:
+                atomic_write(path, text)
 
     def data_of(self, variant: Variant, features: Features) -> dict[str, Any]:
         """What a run was trained on, for its record; a share is named as one."""
@@ -224,7 +227,7 @@ class Inputs:
         source = self.sources.squad
         return {
             "name": Path(source).name if source is not None else found["squad"],
-            "share": self.budget.share,
+            "share": round(self.budget.share * self.sources.given_share, 6),
             "questions": found["questions"],
             "contexts": found["contexts"],
             "articles": len(set(features.context_article.tolist())),

@@ -21,6 +21,11 @@ RECORD = "experiment.json"
 EVALUATIONS = "evaluations.json"
 ANSWERS = "answers"
 FORMAT_VERSION = 1
+_KEYS = {
+    "distill": {"data", "teacher", "steps", "training_hours", "parameters"},
+    "active": {"strategy", "budget"},
+    "teacher": {"name", "questions", "chosen"},
+}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -32,7 +37,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a run; None if it has none, being unfinished or of no experiment.
 
-    :raises DataError: if it is of another format.
+    :raises DataError: if it is of another format, or damaged.
     """
     if not (folder / RECORD).exists():
         return None
@@ -41,6 +46,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if version != FORMAT_VERSION:
         raise DataError(
             f"{folder / RECORD} has format {version}, expected {FORMAT_VERSION}: use the qa-edge of the run"
+        )
+    lacking = sorted(_KEYS.get(str(found.get("kind")), {"kind"}) - found.keys())
+    if lacking:
+        raise DataError(
+            f"{folder / RECORD} is damaged (it has no {lacking[0]}): remove it, and the experiment's command writes it"
+            " again"
         )
     return dict(found)
 

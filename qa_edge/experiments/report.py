@@ -142,7 +142,7 @@ def paper_report(runs: str | Path, *, peers: str | Path | None = None) -> PaperR
         elif number == "3":
             tables.append(_speed(paper, times))
         elif number in ("4", "5"):
-            tables.append(_curves(paper, used))
+            tables.append(_curves(paper, used, [loop for loop in loops if loop not in used]))
         else:
             tables.append(_models(paper, measured))
     experiments = []
@@ -264,21 +264,33 @@ def _student(times: Sequence[Mapping[str, Any]], precision: str) -> Mapping[str,
     return next((found for name in _STUDENTS if (found := _fastest(times, name, precision)) is not None), None)
 
 
-def _curves(paper: PaperTable, loops: Sequence[Loop]) -> Table:
-    """Tables 4 and 5: a score by strategy and share of the labels."""
+def _curves(paper: PaperTable, loops: Sequence[Loop], others: Sequence[Loop]) -> Table:
+    """Tables 4 and 5: a score by strategy and share of the labels.
+
+    :param others: loops that fill no cell, of which a note speaks.
+    """
     assert paper.metric is not None
-    rows = []
+    rows, fewer = [], []
+    seeds = {strategy: sum(loop.strategy == strategy for loop in loops) for strategy in paper.columns}
     for row in paper.rows:
         cells = []
-        for strategy, value in zip(paper.columns, row.values, strict=True):
+        for strategy, heading, value in zip(paper.columns, paper.headings, row.values, strict=True):
             points = mean_points([loop for loop in loops if loop.strategy == strategy], paper.metric)
             found = min(points, key=lambda point: abs(point.share - float(row.key)), default=None)
             near = found is not None and abs(found.share - float(row.key)) < NEAR
             cells.append(Cell(paper=value, here=found.mean if found is not None and near else None))
+            if found is not None and near and found.seeds < seeds[strategy]:
+                fewer.append(f"{heading} at {100 * float(row.key):g} % {found.seeds}")
         rows.append(Row(name=f"{100 * float(row.key):g} %", cells=tuple(cells)))
     notes = []
     if loops:
-        seeds = [sum(loop.strategy == strategy for loop in loops) for strategy in paper.columns]
-        said = ", ".join(f"{name} {count}" for name, count in zip(paper.headings, seeds, strict=True) if count)
-        notes.append(f"Here: {'; '.join(loop_notes(loops[0]))}. Loops (seeds): {said}.")
+        counts = zip(paper.headings, seeds.values(), strict=True)
+        said = ", ".join(f"{name} {count}" for name, count in counts if count)
+        only = f"; of fewer, and not to be compared with the others: {', '.join(fewer)}" if fewer else ""
+        notes.append(f"Here: {'; '.join(loop_notes(loops[0]))}. Loops (seeds): {said}{only}.")
+    if others:
+        sorts = dict.fromkeys(
+            f"{'; '.join(loop_notes(loop)[:2])}, to {100 * max(loop.points):.4g} %" for loop in others
+        )
+        notes.append(f"Left out, not being comparable: {'. '.join(sorts)}.")
     return _table(paper, rows, notes)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qa_edge.active.curve import read_curves
+from qa_edge.active.curve import read_curves, read_loop
 from qa_edge.breakdown import ENOUGH_FOR_AN_INTERVAL
 from qa_edge.experiments.definitions import Variant
+from qa_edge.experiments.deviations import loop_notes
 from qa_edge.experiments.records import question_scores, read_evaluations, read_record
 from qa_edge.experiments.runner import Plan, Run
 from qa_edge.question_scores import QuestionScores
@@ -23,7 +24,7 @@ from qa_edge.significance import ALPHA, RESAMPLES, bootstrap
 from qa_edge.squad import read_squad, references
 from qa_edge.system_comparison import compare_scores
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import atomic_write, read_json
+from qa_edge_runtime.files import atomic_write, read_json, sha256_file
 
 FORMAT_VERSION = 1
 RESULTS = "results.json"
@@ -52,8 +53,9 @@ def collect_results(plan: Plan, tests: Mapping[str, Path], *, resamples: int = R
     """
     experiment = plan.experiment
     runs = [(run, plan.folder / run.name) for run in plan.all_runs]
+    hashes = {key: sha256_file(path) for key, path in tests.items()}
     done = [
-        Done(run=run, folder=folder, record=record, evaluations=read_evaluations(folder))
+        Done(run=run, folder=folder, record=record, evaluations=_evaluations(folder, hashes))
         for run, folder in runs
         if (record := read_record(folder)) is not None
     ]
@@ -68,6 +70,8 @@ def collect_results(plan: Plan, tests: Mapping[str, Path], *, resamples: int = R
         "size": plan.said_size,
         "data": _data(students, experiment.baseline),
         "tests": {key: _test(key, students) for key in tests if any(key in one.evaluations for one in students)},
+        "students": len(students),
+        "loops": _loops([one for one in done if one.run.variant.strategy is not None]),
         "git": sorted({one.record["git"] or "unknown" for one in done}),
         "settings": _settings(students, experiment.baseline),
         "runs": {"finished": len(done), "planned": len(runs)},
@@ -82,9 +86,19 @@ def collect_results(plan: Plan, tests: Mapping[str, Path], *, resamples: int = R
     }
 
 
+def _evaluations(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Scores of a run on the test sets as they are now: those on other files of an earlier command are left out."""
+    return {key: one for key, one in read_evaluations(folder).items() if one.get("sha256") == hashes.get(key)}
+
+
 def _test(key: str, done: Sequence[Done]) -> dict[str, Any]:
-    found = next(one.evaluations[key] for one in done if key in one.evaluations)
-    return {name: found[name] for name in ("on", "total", "of")}
+    scored = [one.evaluations[key] for one in done if key in one.evaluations]
+    return {**{name: scored[0][name] for name in ("on", "total", "of")}, "scored": len(scored)}
+
+
+def _loops(done: Sequence[Done]) -> list[str]:
+    """What the loops are, a sentence for each sort of them."""
+    return list(dict.fromkeys("; ".join(loop_notes(read_loop(one.folder))) for one in done))
 
 
 def _data(done: Sequence[Done], baseline: str) -> dict[str, Any] | None:
@@ -119,6 +133,7 @@ def _variant(
         # Older records do not say how many have no answer.
         **{name: own[0].record["data"].get(name, 0) for name in ("articles", "questions", "unanswered")},
         "teacher": own[0].record["teacher"],
+        "chosen": own[0].record["data"].get("chosen"),
         "heldout": {name: round(fmean(one[name] for one in heldout), 3) for name in METRICS} if heldout else None,
         "scores": {},
         "difference": {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from qa_edge.experiments.definitions import CHOICE
@@ -38,6 +39,7 @@ def results_page(results: Mapping[str, Any], command: str) -> str:
     if results["curves"]:
         parts.append(f"**Result.** {curve_conclusion(results)}")
         parts += [_curve_table(results["curves"], metric, name) for metric, name in _NAMES]
+        parts.append(f"## How\n\n{results['size']}: {'. '.join(results['loops'])}; git {', '.join(results['git'])}.")
     parts += ["## Again", f"    {command}"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -52,9 +54,10 @@ def conclusion(results: Mapping[str, Any]) -> str:
     for key in results["tests"]:
         where = _SAID.get(key, key)
         if key in baseline["scores"]:
-            scores = baseline["scores"][key]
+            scores, test = baseline["scores"][key], results["tests"][key]
+            part = "" if test["total"] == test["of"] else f" ({test['total']:,} of {test['of']:,} questions)"
             sentences.append(
-                f"On {where} {baseline['said']} has EM {scores['exact_match']['mean']:.2f}, F1"
+                f"On {where}{part} {baseline['said']} has EM {scores['exact_match']['mean']:.2f}, F1"
                 f" {scores['f1']['mean']:.2f}."
             )
         for variant in variants.values():
@@ -94,10 +97,15 @@ def curve_conclusion(results: Mapping[str, Any]) -> str:
     sentences = []
     for name, points in curves.items():
         both = [(base[point["share"]], point) for point in points if point["share"] in base]
+        paired = [_with_same_seeds(first, one) for first, one in both]
+        both = [pair for pair, gains in zip(both, paired, strict=True) if gains]
+        paired = [gains for gains in paired if gains]
         if name == results["baseline"] or not both:
             continue
-        gains = ", ".join(f"{one['mean'] - first['mean']:+.2f} at {100 * one['share']:.4g} %" for first, one in both)
-        seeds = min(min(first["seeds"], one["seeds"]) for first, one in both)
+        gains = ", ".join(
+            f"{fmean(gains):+.2f} at {100 * one['share']:.4g} %" for gains, (_, one) in zip(paired, both, strict=True)
+        )
+        seeds = min(len(gains) for gains in paired)
         above = [f"{100 * one['share']:.4g} %" for first, one in both if one["lowest"] > first["highest"]]
         sure = (
             "one seed, so that chance cannot be told"
@@ -108,11 +116,22 @@ def curve_conclusion(results: Mapping[str, Any]) -> str:
     return " ".join(sentences) or "Nothing can be compared yet."
 
 
+def _with_same_seeds(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+    """Differences of two curves at a share, seed by seed."""
+    first, second = base["by_seed"], other["by_seed"]
+    return [second[seed] - first[seed] for seed in second if seed in first]
+
+
 def _title(results: Mapping[str, Any], key: str) -> str:
     test = results["tests"][key]
     part = "" if test["total"] == test["of"] else f", a part of {test['of']:,}"
     name = _SAID[key].capitalize() if key in _SAID else key
-    return f"## {name}: {test['total']:,} questions of {test['on']}{part}"
+    left = results["students"] - test["scored"]
+    unscored = (
+        f"\n\n**{left} of {results['students']} runs have not answered these questions yet:** the command below, which"
+        " names no variants, has them do it."
+    )
+    return f"## {name}: {test['total']:,} questions of {test['on']}{part}{unscored if left else ''}"
 
 
 def _scores_table(results: Mapping[str, Any], key: str) -> str:
@@ -170,10 +189,14 @@ def _choice(results: Mapping[str, Any]) -> str:
         cells = [variant["said"], f"{held['exact_match']:.2f}", f"{held['f1']:.2f}", steps]
         rows.append([*cells, f"{hours:.2f}", f"{variant['parameters']:,}"])
     best = max(scored, key=lambda variant: variant["heldout"]["f1"])
-    said = (
-        f"On the held-out articles of the training set, which choices are made on, {best['said']} has the highest F1."
-        " Each run's own checkpoint was chosen on them too. Hours are those of the updates, a run."
-    )
+    if len({variant["chosen"] for variant in scored}) > 1:
+        said = "Held-out articles are those of each choice, other ones from variant to variant: no ranking."
+    else:
+        said = (
+            "On the held-out articles of the training set, which choices are made on,"
+            f" {best['said']} has the highest F1."
+        )
+    said += " Each run's own checkpoint was chosen on them too. Hours are those of the updates, a run."
     return f"## For a choice\n\n{said}\n\n{markdown_table(rows)}"
 
 

@@ -17,8 +17,10 @@ from qa_edge.experiments.lineage import describe_teacher
 from qa_edge.experiments.records import evaluate_run, read_record, training_course, write_record
 from qa_edge.experiments.revision import git_revision
 from qa_edge.experiments.sources import NOISY_COPIES, Sources
+from qa_edge.hub import require_loadable
 from qa_edge.lock import holding
-from qa_edge.recipe import model_entry, settle_recipe
+from qa_edge.recipe import FILE as RECIPE
+from qa_edge.recipe import model_entry, read_recipe, settle_recipe
 from qa_edge.squad import read_squad
 from qa_edge.student.config import split_sizes
 from qa_edge_runtime.errors import InputError
@@ -86,6 +88,9 @@ class Plan:
         :raises DataError: if labels that are given cannot serve.
         """
         self.sources.require(self.experiment)
+        for name in (self.sources.teacher, self.sources.encoder, self.sources.sentence_encoder):
+            if name is not None:
+                require_loadable(name)
         for variant in self.experiment.variants:
             if variant.strategy is None:
                 found = self.settings(variant, 0, questions=1)
@@ -100,7 +105,9 @@ class Plan:
     def said_size(self) -> str:
         """The budget, and the trained student that all runs go on from, if there is one."""
         init = self.sources.init
-        return f"{self.budget}{'' if init is None else f', each from the trained student {Path(init).name}'}"
+        size = replace(self.budget, share=round(self.budget.share * self.sources.given_share, 6))
+        said = str(size) if self.experiment.has_students else size.of_loops
+        return f"{said}{'' if init is None else f', each from the trained student {Path(init).name}'}"
 
     @property
     def all_runs(self) -> list[Run]:
@@ -148,19 +155,28 @@ class Plan:
     def recipe(self) -> dict[str, Any]:
         """What the experiment's folder belongs to; more seeds, test sets or variants may be added later."""
         # How far a loop goes decides nothing before: one that ended at 40 % is gone on with to 100 %.
-        budget = {name: value for name, value in asdict(self.budget).items() if name in ("share", "epochs")}
-        models = {name: getattr(self.sources, name) for name in ("teacher", "encoder", "sentence_encoder")}
-        return {
+        of_students = {"epochs": self.budget.epochs} if self.experiment.has_students else {}
+        found = {
             "kind": "experiment",
             "experiment": self.experiment.name,
             "inputs": self.sources.hashes(),
-            "budget": budget,
-            "models": {name: model_entry(model) for name, model in models.items() if model is not None},
-            "train": dict(self.train),
-            "student": self.sizes(Variant(name="", said="")),
-            "teach": dict(self.teach),
-            "label": dict(self.label),
+            "budget": {"share": self.budget.share, **of_students},
+            "models": {name: model_entry(model) for name, model in self._models().items()},
         }
+        if self.experiment.has_students:
+            found |= {"train": dict(self.train), "student": self.sizes(Variant(name="", said=""))}
+            found |= {"label": dict(self.label)}
+        return found | ({"teach": dict(self.teach)} if self.experiment.has_loops else {})
+
+    def _models(self) -> dict[str, str]:
+        """The models that decide what is trained; a loop's own recipe holds its sentence encoder."""
+        experiment, sources = self.experiment, self.sources
+        teaches = experiment.has_students and experiment.chosen is None and not sources.labels
+        wanted = {
+            "teacher": sources.teacher if teaches else None,
+            "encoder": sources.encoder if experiment.has_loops else None,
+        }
+        return {name: model for name, model in wanted.items() if model is not None}
 
 
 def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log = lambda message: None) -> list[Run]:
@@ -181,7 +197,7 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
         raise InputError("the processes of a launcher train each run together: leave out --process and --processes")
     with _held(plan.runs / LOCKS / plan.experiment.name, wait=True):
         if state.is_main_process:
-            settle_recipe(plan.folder, plan.recipe(), begun=any(plan.folder.glob("*-seed*")))
+            _settle(plan)
     state.wait_for_everyone()
     work = _Work(plan, log if state.is_main_process else lambda message: None)
     missing = []
@@ -200,6 +216,19 @@ def run_experiment(plan: Plan, *, process: int = 0, processes: int = 1, log: Log
     if plan.sources.teacher is not None and plan.experiment.tables and process == 0:
         work.score_teacher()
     return missing
+
+
+def _settle(plan: Plan) -> None:
+    """Write the experiment's recipe, or check it; a model that no run has used yet is added to it."""
+    recipe, folder = plan.recipe(), plan.folder
+    begun = any(folder.glob("*-seed*"))
+    if begun and (folder / RECIPE).exists():
+        known = read_recipe(folder).get("models", {})
+        models = {**known, **recipe["models"]}
+        recipe["models"] = {name: model for name, model in models.items() if name in known}
+        settle_recipe(folder, recipe, begun=True)
+        recipe["models"], begun = models, models.keys() == known.keys()
+    settle_recipe(folder, recipe, begun=begun)
 
 
 @contextmanager
@@ -237,6 +266,10 @@ class _Work:
 
     def do(self, run: Run, folder: Path) -> None:
         """Train a run to its end, unless it is, and score it on what it has not been scored on yet."""
+        record = read_record(folder)
+        if record is not None and run.variant.strategy is not None:
+            # Nothing is left of these labels, but it is seen there whether the loop was made of other files.
+            self._learn(folder, run.variant.strategy, run.seed, record["budget"]["labels"])
         if not self.plan.has_done(run):
             self.log(f"{self.plan.experiment.name}: {run.name} ({run.variant.said})")
             record = self._distil(run, folder) if run.variant.strategy is None else self._loop(run, folder)

@@ -74,10 +74,11 @@ def share_of_features(
         "misplaced_answers": 0,
         "known_token_share": round(known / max(len(tokens), 1), 4),
         "share": {
-            "share": share,
+            # Of the data set: the features may be a share themselves.
+            "share": round(share * whole.share, 6),
             "seed": seed,
             "articles": len(chosen),
-            "of_articles": len(articles),
+            "of_articles": whole.manifest.get("share", {}).get("of_articles", len(articles)),
             **({"rest": "without answers"} if rest else {}),
         },
     }

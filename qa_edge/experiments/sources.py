@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qa_edge.active.clusters import require_clustering
 from qa_edge.checkpoint import WEIGHTS
 from qa_edge.experiments.definitions import AVERAGE, CLUSTERS, Experiment, Variant
 from qa_edge.features import MANIFEST, Features
+from qa_edge.noise import NOISES
 from qa_edge.recipe import Input
 from qa_edge_runtime.errors import InputError
 
@@ -43,15 +45,20 @@ class Sources:
     sentence_encoder: str | None = None
     init: str | None = None
 
+    @property
+    def given_share(self) -> float:
+        """The share of a data set's articles that the features which are given hold; 1 without any."""
+        return 1.0 if self.features is None else Features.open(self.features).share
+
     def require(self, experiment: Experiment) -> None:
         """Refuse what an experiment cannot begin with, before any work.
 
         :raises InputError: naming what is missing or too much.
         """
         name = experiment.name
-        students = any(variant.strategy is None for variant in experiment.variants)
         if self.dev is None:
             raise InputError(f"experiment {name} needs --dev, the set that its report is scored on")
+        self._require_own_names()
         if experiment.has_loops and (self.squad is None or self.encoder is None):
             raise InputError(f"experiment {name} needs --squad and --encoder, which active learning fine-tunes on it")
         if any(variant.strategy == CLUSTERS for variant in experiment.variants):
@@ -60,7 +67,7 @@ class Sources:
                     f"experiment {name} needs --sentence-encoder, whose vectors strategy {CLUSTERS} clusters"
                 )
             require_clustering()
-        if not students:
+        if not experiment.has_students:
             return
         # Of the paper's tables a teacher has a row of its own, whichever of the students are asked for.
         own = all(variant.chosen for variant in experiment.variants) and not experiment.tables
@@ -89,6 +96,15 @@ class Sources:
                 f"features {self.features} have no noisy questions, which experiment {name} trains on: qa-edge prepare"
                 f" --squad FILE --features {self.features} --noisy {NOISY_COPIES} -o NEW adds them"
             )
+
+    def _require_own_names(self) -> None:
+        """Refuse adversarial sets whose scores would stand under another set's name."""
+        taken = {"dev", "articles", *NOISES}
+        for path in self.adversarial:
+            name = Path(path).stem
+            if name in taken:
+                raise InputError(f"--adversarial {path} is scored as {name}, as another set is: give it another name")
+            taken.add(name)
 
     def _require_same_start(self, experiment: Experiment) -> None:
         """Refuse a checkpoint for runs that do not all begin with its sizes and words, or that the paper has."""

