@@ -21,7 +21,7 @@ ON_CONFLICT = ("leave-out", "keep-all")
 class Problem:
     """An annotation that was not taken, or a question on which annotators differ.
 
-    :param kind: "unknown id", "other context", "answer not in its context", or "conflict".
+    :param kind: "unknown id", "other context", "other label", "answer not in its context", or "conflict".
     """
 
     kind: str
@@ -150,6 +150,9 @@ def _problem(annotation: Annotation, known: bool, context: str) -> Problem | Non
         kind, message = "unknown id", "the source has no question of this id"
     elif annotation.context is not None and annotation.context != context:
         kind, message = "other context", "the text was annotated in another wording than the source has"
+    elif annotation.other_labels and not (annotation.regions or annotation.impossible):
+        labels = ", ".join(annotation.other_labels)
+        kind, message = "other label", f"marked as {labels[:60]}, expected Answer (qa-edge labels config)"
     elif annotation.regions and annotation.impossible:
         kind, message = "conflict", f"{annotation.annotator} marks an answer and says that there is none"
     else:

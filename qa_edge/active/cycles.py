@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from qa_edge.settings import require_types
 from qa_edge_runtime.errors import InputError
@@ -67,6 +67,8 @@ def labelled_counts(total: int, settings: LoopSettings) -> list[int]:
         if settings.step_of == "remaining":
             wanted = counts[-1] + ceil(step * (total - counts[-1]))
         else:
+            # The next step that adds a question: steps may be as small as they like.
+            number = max(number, floor((counts[-1] + Fraction(1, 2)) / (step * total)))
             wanted = _rounded(number * step, total)
             number += 1
         if wanted > counts[-1]:

@@ -18,55 +18,35 @@ if TYPE_CHECKING:
 
 SIMILARITY = 0.8
 # Words that change what is asked, however many others are the same.
-_DECISIVE = frozenset(
-    [
-        "who",
-        "whom",
-        "whose",
-        "what",
-        "which",
-        "when",
-        "where",
-        "why",
-        "how",
-        "much",
-        "many",
-        "often",
-        "long",
-        "old",
-        "far",
-        "first",
-        "last",
-        "before",
-        "after",
-        "not",
-        "no",
-        "never",
-        "dont",
-        "didnt",
-        "doesnt",
-        "isnt",
-        "wasnt",
-        "arent",
-        "werent",
-        "cant",
-        "couldnt",
-        "wont",
-        "wouldnt",
-    ]
+_QUESTION = "who whom whose what which when where why how much many often long old far first last before after"
+_NEGATION = "not no nor never neither none without"
+_NUMBER = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion half"
 )
+_DECISIVE = frozenset(f"{_QUESTION} {_NEGATION} {_NUMBER} more less fewer most least".split())
+# With or without the apostrophe: isn't, dont, cannot.
+_NOT = re.compile(
+    r"\b(are|ca|could|did|do|does|had|has|have|is|might|must|need|should|was|were|wo|would)n'?t\b|\bcan(no|')t\b"
+)
+_SHORTENED = re.compile(r"'(s|re|d|ll|ve|m)\b")
 
 
 def question_words(question: str) -> frozenset[str]:
-    """A question's words as the official scoring normalises them: lower case, no punctuation, no articles."""
-    return frozenset(normalize_answer(question).split())
+    """A question's words as the official scoring normalises them: lower case, no punctuation, no articles.
+
+    Shortened words are two: *isn't* is *is* and *not*, *what's* is *what* and *s*.
+    """
+    written = question.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    parted = _SHORTENED.sub(r" \1", _NOT.sub(lambda found: f"{found[1] or 'can'} not", written))
+    return frozenset(normalize_answer(parted).split())
 
 
 def nearly_same(one: str, other: str, similarity: float = SIMILARITY) -> bool:
     """Whether two questions about the same text ask the same in nearly the same words.
 
     Their Jaccard similarity |A & B| / |A | B| over normalised words is at least `similarity`, and they share every
-    question word, negation and word with a digit: *When was it built?* is not *Where was it built?*.
+    question word, negation, number and word with a digit: *When was it built?* is not *Where was it built?*.
     """
     return _same(question_words(one), question_words(other), similarity)
 

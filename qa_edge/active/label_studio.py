@@ -5,11 +5,13 @@ Tasks are those of its own template "Question Answering" (HumanSignal/label-stud
 `question`, and a span of `text` labelled Answer under the name `answer`. What surrounds them is the task format of
 https://labelstud.io/guide/task_format; offsets are those of https://labelstud.io/tags/text. They count from 0, the end
 is exclusive, and they count what JavaScript does, UTF-16 units: behind an emoji they are off by one in Python
-(HumanSignal/label-studio, issue 1347). `Region.in_context` knows both ways.
+(HumanSignal/label-studio, issue 1347). `Region.in_context` knows both ways. In the text that was marked a line break is
+written as a backslash and an n (its `selection-tools.js`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from qa_edge.squad import Squad
 from qa_edge_runtime.errors import DataError
 from qa_edge_runtime.files import read_json
 
+_LINE_BREAK = re.compile(r"[\n\r]")
 ANSWER = "answer"
 NO_ANSWER = "no_answer"
 CONFIG = """\
@@ -41,31 +44,37 @@ to say that the text has no answer."""
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A marked piece of the text, as Label Studio tells it.
+    """A marked piece of the text.
 
     :param text: what was marked, or None where the export leaves it out.
+    :param utf16: the offsets are Label Studio's, which should count UTF-16 units; else they should count characters.
     """
 
     start: int
     end: int
     text: str | None
+    utf16: bool = False
 
     def in_context(self, context: str) -> tuple[int, int] | None:
         """The marked range as characters of Python's string, without white space at its ends; None if it is not there.
 
-        Offsets are taken as characters if the text stands there so, else as UTF-16 units. Without a text they are
-        UTF-16 units, which are the same where no character is beyond U+FFFF.
+        Where the text does not stand there as the offsets should be counted, they are taken in the other way, which is
+        the same where no character is beyond U+FFFF. Without a text they are UTF-16 units.
         """
         for start, end in self._readings(context):
             found = context[start:end]
-            if 0 <= start < end <= len(context) and found.strip() and self.text in (None, found):
+            marked = (None, found, _LINE_BREAK.sub(r"\\n", found))
+            if 0 <= start < end <= len(context) and found.strip() and self.text in marked:
                 first = start + len(found) - len(found.lstrip())
                 return first, first + len(found.strip())
         return None
 
     def _readings(self, context: str) -> Iterator[tuple[int, int]]:
-        if self.text is not None:
-            yield self.start, self.end
+        characters = [] if self.text is None else [(self.start, self.end)]
+        units = list(self._of_units(context))
+        yield from (*units, *characters) if self.utf16 else (*characters, *units)
+
+    def _of_units(self, context: str) -> Iterator[tuple[int, int]]:
         units = context.encode("utf-16-le")
         if 0 <= self.start < self.end <= len(units) // 2:
             # Half of a character is not one.
@@ -85,6 +94,7 @@ class Annotation:
     :param context: the task's text, or None if the export leaves it out.
     :param regions: the pieces marked as an answer; none and not `impossible` says nothing.
     :param impossible: the annotator says that the text has no answer.
+    :param other_labels: what else was marked, by labels that are not those of our interface.
     """
 
     question_id: str
@@ -92,6 +102,7 @@ class Annotation:
     context: str | None
     regions: tuple[Region, ...]
     impossible: bool
+    other_labels: tuple[str, ...] = ()
 
 
 def tasks(squad: Squad, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -130,22 +141,23 @@ def read_export(path: str | Path) -> list[Annotation]:
                 raise DataError(f'{where} has an annotation without a list "result"; export it again as JSON')
             if annotation.get("was_cancelled"):
                 continue
-            regions, impossible = _result(annotation["result"], where)
+            regions, impossible, others = _result(annotation["result"], where)
             found.append(
                 Annotation(
-                    question_id=identity if isinstance(identity, str) else "",
+                    question_id=str(identity) if type(identity) in (str, int) else "",
                     annotator=_annotator(annotation.get("completed_by")),
                     context=context if isinstance(context, str) else None,
                     regions=regions,
                     impossible=impossible,
+                    other_labels=others,
                 )
             )
     return found
 
 
-def _result(result: Sequence[Any], where: str) -> tuple[tuple[Region, ...], bool]:
-    """The regions of an annotation, and whether it says that there is no answer; what is not ours is left out."""
-    regions, impossible = [], False
+def _result(result: Sequence[Any], where: str) -> tuple[tuple[Region, ...], bool, tuple[str, ...]]:
+    """The regions of an annotation, whether it says that there is no answer, and the labels of other regions."""
+    regions, impossible, others = [], False, []
     for one in result:
         value = one.get("value") if isinstance(one, dict) else None
         if not isinstance(value, dict):
@@ -155,8 +167,11 @@ def _result(result: Sequence[Any], where: str) -> tuple[tuple[Region, ...], bool
         elif one.get("type") == "labels" and (one.get("from_name") == ANSWER or _names_answer(value.get("labels"))):
             start, end = _offset(value.get("start"), where), _offset(value.get("end"), where)
             text = value.get("text")
-            regions.append(Region(start=start, end=end, text=text if isinstance(text, str) else None))
-    return tuple(regions), impossible
+            regions.append(Region(start=start, end=end, text=text if isinstance(text, str) else None, utf16=True))
+        elif "start" in value and "end" in value:
+            labels = value.get(str(one.get("type")))
+            others += labels if isinstance(labels, list) else [one.get("type")]
+    return tuple(regions), impossible, tuple(dict.fromkeys(str(label) for label in others))
 
 
 def _names_answer(labels: Any) -> bool:

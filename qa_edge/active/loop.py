@@ -93,7 +93,7 @@ def run_loop(
             }
             if isinstance(strategy, LeastConfidenceClusters):
                 recipe["sentence_encoder"] = getattr(encoder, "entry", None)
-            settle_recipe(folder, recipe, begun=_folder(folder, 0).exists())
+            settle_recipe(folder, recipe, begun=any(folder.glob("cycle-*")))
         state.wait_for_everyone()
         labelled: list[str] = []
         curve: list[Cycle] = []

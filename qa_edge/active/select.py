@@ -73,14 +73,19 @@ def select(
     return Selection(ids=ids, squad=part_of(pool.squad, ids), candidates=len(candidates))
 
 
-def require_count(pool: Pool, count: int) -> None:
+def require_count(pool: Pool, count: int, without: Sequence[str | Path] = ()) -> None:
     """Look at the count before a model reads the pool.
 
-    :raises InputError: if it is more than the pool has.
+    :param without: as `select` has it.
+    :raises InputError: if it is more than the pool has, or than is left of it.
+    :raises DataError: if a file of an earlier round cannot be read.
     """
-    if count > len(pool):
+    taken = {question.id for path in without for _, _, question in read_squad(path).items(impossible=True)}
+    left = len(pool) - len(taken.intersection(pool.ids))
+    if count > left:
+        rest = "" if left == len(pool) else f" that are left of the {len(pool):,}"
         raise InputError(
-            f"count {count:,} is more than the {len(pool):,} questions of {pool.path}; choose a smaller one"
+            f"count {count:,} is more than the {left:,} questions{rest} of {pool.path}; choose a smaller one"
         )
 
 

@@ -218,6 +218,8 @@ def strategy_class(name: str) -> type[Strategy]:
         ) from error
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise InputError(f"{name!r} is no subclass of qa_edge.active.strategies.Strategy; {there_are}")
+    if not isinstance(getattr(found, "name", None), str):
+        raise InputError(f'strategy {name!r} has no name: give its class one, as name = "long-questions"')
     return found
 
 
@@ -263,7 +265,10 @@ def choose(
     if count > len(pool):
         raise InputError(f"count {count:,} is more than the {len(pool):,} questions of the pool; choose a smaller one")
     random = np.random.default_rng(seed)
-    values = np.asarray(strategy.informativeness(pool, random), np.float64)
+    try:
+        values = np.asarray(strategy.informativeness(pool, random), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"strategy {strategy.name} gave no number for each question ({error})") from error
     if values.shape != (len(pool),) or not np.isfinite(values).all():
         raise InputError(
             f"strategy {strategy.name} gave numbers of shape {values.shape}, not all finite or not one a question: "

@@ -105,10 +105,17 @@ def command(
                 f"strategy {strategy} needs a student with a teacher: --features, and --encoder or --labels"
             )
     if chart is not None:
+        from qa_edge.active.curve import read_loop
         from qa_edge.latency_chart import check_chart_path, load_matplotlib
 
         check_chart_path(chart)
         load_matplotlib()
+        for other in beside:
+            read_loop(other)
+    if device is not None:
+        from qa_edge.hub import require_device
+
+        require_device(device)
     vectors = None
     if issubclass(kind, LeastConfidenceClusters):
         require_clustering()

@@ -8,6 +8,7 @@ import click
 
 from qa_edge.cli.options import finite, sharing_options
 from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
+from qa_edge_runtime.files import require_other_file
 
 FORMATS = ("squad", "label-studio")
 
@@ -106,7 +107,10 @@ def command(
     data = read_pool(pool, skip_labelled=skip_labelled)
     if data.labelled:
         log(f"{len(data.labelled):,} labelled questions of {pool} are left out")
-    require_count(data, count)
+    require_count(data, count, without)
+    read = (pool, *without, *(one for one in (model, teacher, encoder) if one is not None and Path(one).exists()))
+    with wrong_usage():
+        require_other_file(output, *read)
     if not force and processes == 1 and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     found = None
@@ -155,7 +159,7 @@ def command(
         seed=seed,
     )
     with wrong_usage():
-        write_selection(selection, output, label_studio=form == "label-studio", inputs=(pool, *without), force=force)
+        write_selection(selection, output, label_studio=form == "label-studio", inputs=read, force=force)
     facts = {
         "strategy": strategy,
         "chosen": len(selection.ids),

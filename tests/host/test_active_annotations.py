@@ -91,6 +91,42 @@ def test_offsets_of_the_browser_and_of_python_are_both_read(context: str, data: 
         assert context[slice(*without)] == text.strip()
 
 
+def test_offsets_are_first_read_as_their_writer_counts(tmp_path: Path) -> None:
+    """Behind three emoji the characters of one reading are the same word at another place."""
+    context = "😀😀😀 no no no, he said no."
+    report = imported(tmp_path, task("q0", context, [result(7, 9, "no")]), source=source_of(context))
+    (answer,) = next(q for _, _, q in report.squad.items()).answers
+    assert (answer.text, answer.start) == ("no", 4)
+    assert Region(start=7, end=9, text="no").in_context(context) == (7, 9)  # of a tool that counts characters
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_an_answer_over_two_lines_is_read_as_label_studio_writes_it(end: str, tmp_path: Path) -> None:
+    context = f"Line one{end}second line two."
+    said = f"one{end}second".replace("\r", "\\n").replace("\n", "\\n")
+    start = context.index("one")
+    report = imported(
+        tmp_path, task("q0", context, [result(start, start + 9 + len(end), said)]), source=source_of(context)
+    )
+    assert answers(report) == {"q0": [f"one{end}second"]} and report.problems == ()
+
+
+def test_what_is_marked_by_another_label_is_a_problem(tmp_path: Path) -> None:
+    other = marked(CONTEXT, "Anna")
+    other["from_name"], other["value"]["labels"] = "label", ["Short answer"]
+    hyper = {**marked(CONTEXT, "Anna"), "type": "hypertextlabels", "from_name": "label"}
+    hyper["value"] = {**hyper["value"], "hypertextlabels": ["Person"]}
+    report = imported(
+        tmp_path,
+        task("q0", CONTEXT, [other]),
+        task("q1", CONTEXT, [hyper]),
+        task("q2", CONTEXT, [marked(CONTEXT, "Anna"), hyper]),
+    )
+    assert answers(report) == {"q2": ["Anna"]} and report.unanswered == 0
+    assert [(one.kind, one.question_id) for one in report.problems] == [("other label", "q0"), ("other label", "q1")]
+    assert "marked as Short answer, expected Answer" in report.problems[0].message
+
+
 def test_half_of_a_character_is_no_answer() -> None:
     assert Region(start=3, end=9, text=None).in_context("A 🎉 party!") is None
     assert Region(start=2, end=400, text=None).in_context("A 🎉 party!") is None
@@ -202,7 +238,7 @@ def test_annotations_that_cannot_be_taken(tmp_path: Path) -> None:
     assert answers(report) == {}
     assert [(one.kind, one.question_id) for one in report.problems] == [
         ("unknown id", "nobody"),
-        ("unknown id", ""),
+        ("unknown id", "17"),
         ("answer not in its context", "q0"),
         ("other context", "q1"),
         ("answer not in its context", "q2"),

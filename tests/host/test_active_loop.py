@@ -35,6 +35,11 @@ def test_the_rows_of_tables_4_and_5() -> None:
     assert counts[-1] == 87599
 
 
+def test_steps_smaller_than_a_question_are_one_question() -> None:
+    tiny = LoopSettings(first=1e-6, step=1e-12, budget=1e-3)
+    assert labelled_counts(5000, tiny) == [1, 2, 3, 4, 5]
+
+
 def test_a_share_of_what_remains() -> None:
     counts = labelled_counts(87599, LoopSettings(step_of="remaining"))
     shares = [count / 87599 for count in counts[:4]]
@@ -238,6 +243,14 @@ def test_a_loop_goes_on_to_a_larger_budget(tmp_path: Path) -> None:
         run_loop(path, Parrot(), tmp_path / "cut", settings=LoopSettings(step=0.2))
 
 
+def test_a_loop_without_its_first_cycle_is_not_begun_again_with_other_settings(tmp_path: Path) -> None:
+    path = write_tiny_squad(tmp_path / "squad.json", articles=4)
+    run_loop(path, Parrot(), tmp_path / "loop", settings=LoopSettings(step=0.25))
+    shutil.rmtree(tmp_path / "loop" / "cycle-000")
+    with pytest.raises(DataError, match="was begun with strategy least-confidence, this command has strategy entropy"):
+        run_loop(path, Parrot(), tmp_path / "loop", settings=LoopSettings(step=0.25, strategy="entropy"))
+
+
 def test_a_loop_of_another_pool_is_refused(tmp_path: Path) -> None:
     path = write_tiny_squad(tmp_path / "squad.json", articles=3)
     run_loop(path, Parrot(), tmp_path / "loop", max_cycles=2)
@@ -284,6 +297,18 @@ def test_curves_of_several_seeds(tmp_path: Path) -> None:
     # A student's loop is no seed of a teacher's.
     student = write_loop(tmp_path / "e", "margin", 2, {0.01: 5}, kind="student")
     assert list(read_curves([loops[0], student], "f1")) == ["margin, a", "margin, e"]
+    # Nor are two of the same name.
+    (tmp_path / "x").mkdir()
+    same = write_loop(tmp_path / "x" / "e", "margin", 2, {0.01: 5}, step=0.2)
+    assert list(read_curves([student, same], "f1")) == [f"margin, {student}", f"margin, {same}"]
+    # Nor is a loop that clustered by another encoder.
+    for name, encoder in (("k1", "a"), ("k2", "b"), ("k3", "b")):
+        loop = write_loop(tmp_path / name, "least-confidence-clusters", int(name[1]) % 2, {0.01: 5})
+        recipe = json.loads((loop / "recipe.json").read_text())
+        entry = {"name": encoder, "sha256": encoder}
+        (loop / "recipe.json").write_text(json.dumps({**recipe, "sentence_encoder": entry}))
+    clustered = read_curves([tmp_path / name for name in ("k1", "k2", "k3")], "f1")
+    assert [one[0].seeds for one in clustered.values()] == [1, 2]
     other = write_loop(tmp_path / "f", "margin", 3, {0.01: 5}, dev="0123456789abcdef")
     with pytest.raises(DataError, match=r"another dev file \(dev\.json, SHA-256 0123456789ab\).* cannot be compared"):
         read_curves([loops[0], other], "f1")

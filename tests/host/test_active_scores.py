@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny_models import student_of, tiny_squad, write_json
 from tiny_teacher import Workshop, ran, run
 
 from qa_edge.active.pool import Pool, part_of, read_pool
-from qa_edge.active.readers import StudentReader, TeacherReader, answer_probabilities, open_reader
+from qa_edge.active.readers import PlacedLogits, StudentReader, TeacherReader, answer_probabilities, open_reader
 from qa_edge.active.scores import Scores, score_pool
 from qa_edge.features import Features
 from qa_edge.squad import read_squad, write_squad
@@ -60,6 +61,16 @@ class Counting:
             random = np.random.default_rng(len(question) * 1000 + len(context))
             found.append(tuple(random.normal(size=(2, 12)).astype(np.float32)))
         return found
+
+
+class Placed(Counting):
+    """The same with the characters of its tokens, so that it can be compared."""
+
+    def placed(self, pairs: Any) -> list[PlacedLogits]:
+        places = np.arange(12, dtype=np.int32)
+        return [
+            PlacedLogits(start=start, end=end, first=places, behind=places + 1) for start, end in self.logits(pairs)
+        ]
 
 
 def scored(pool: Pool, model: Any, folder: Path, **options: Any) -> bool:
@@ -238,6 +249,53 @@ def test_select_by_a_model(shop: Workshop, tmp_path: Path) -> None:
     data["version"] = "other"
     write_json(path, data)
     assert "has changed since" in run(*asked, *again, "--force").stderr
+
+
+def test_what_cannot_be_is_said_before_the_model_reads(shop: Workshop, tmp_path: Path) -> None:
+    path = write_pool(tmp_path / "pool.json", articles=1)
+    pool = read_pool(path)
+    round1 = tmp_path / "round1.json"
+    write_squad(round1, part_of(pool.squad, pool.ids[:3]))
+    scores = tmp_path / "scores"
+    asked = ("select", "--pool", path, "--scores", scores, "--model")
+    left = len(pool) - 3
+    for options, message in (
+        ((shop.bundle, "--count", 2, "--without", tmp_path / "no.json"), "no.json does not exist"),
+        (
+            (shop.bundle, "--count", left + 1, "--without", round1),
+            f"more than the {left} questions that are left of the {len(pool)} of {path}",
+        ),
+        ((shop.run, "--count", 2, "--device", "nowhere"), "device 'nowhere' cannot be used"),
+    ):
+        refused = run(*asked, *options, "-o", tmp_path / "out.json")
+        assert refused.exit_code in (1, 2) and message in refused.stderr, refused.stderr
+    model = tmp_path / "model"
+    shutil.copytree(shop.run, model)
+    before = (model / "model.safetensors").read_bytes()
+    over = run(*asked, model, "--count", 2, "-o", model / "model.safetensors", "--force")
+    assert over.exit_code == 2 and "is what was read" in over.stderr
+    assert (model / "model.safetensors").read_bytes() == before and not list(scores.glob("*.safetensors"))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["data"][0]["paragraphs"][-1]["qas"][-1]["question"] = "Why? " * 300
+    write_json(path, data)
+    long = run(*asked, shop.bundle, "--count", 2, "-o", tmp_path / "out.json")
+    assert (
+        long.exit_code == 1
+        and "question 'Why? Why? " in long.stderr
+        and "600 tokens, a bundle reads 400" in long.stderr
+    )
+    assert not list(scores.glob("*.safetensors"))
+
+
+def test_scores_that_were_compared_with_a_teacher_serve_without_one(pool: Pool, tmp_path: Path) -> None:
+    model = Placed()
+    scored(pool, model, tmp_path, teacher=Placed(sha256="a" * 64))
+    read = len(model.asked)
+    assert scored(pool, model, tmp_path) and len(model.asked) == read
+    assert Scores(tmp_path, pool).disagreement is not None
+    next(tmp_path.glob("*.safetensors")).unlink()
+    with pytest.raises(DataError, match="were made by another model"):
+        scored(pool, model, tmp_path)
 
 
 def test_a_bundle_chooses_without_torch(shop: Workshop, tmp_path: Path) -> None:

@@ -239,6 +239,11 @@ def test_an_unknown_strategy_lists_those_there_are(name: str) -> None:
         ("raise RuntimeError('mine')", "cannot be imported (RuntimeError: mine)"),
         ("from qa_edge.active.strategies import Strategy\nclass Own(Strategy): name = 'own'", "cannot be made"),
         (
+            "from qa_edge.active.strategies import Strategy\nclass Own(Strategy):\n"
+            "    def informativeness(self, pool, random): pass",
+            "has no name: give its class one",
+        ),
+        (
             "from qa_edge.active.strategies import Random\nclass Own(Random):\n    def __init__(self, one): pass",
             "cannot be made without arguments",
         ),
@@ -282,16 +287,36 @@ def test_a_strategy_that_breaks_its_word_is_refused() -> None:
         def draw(self, pool: Candidates, ranked: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
             return np.zeros(count, np.int64)
 
+    class Text(strategies.Random):
+        name = "text"
+
+        def informativeness(self, pool: Candidates, random: np.random.Generator) -> Any:
+            return ["much"] * len(pool)
+
     pool = pool_of(best_five(0, 7))
+    with pytest.raises(InputError, match="strategy text gave no number for each question"):
+        choose(pool, Text(), 2)
     with pytest.raises(InputError, match="strategy wrong gave numbers"):
         choose(pool, Wrong(), 2)
     with pytest.raises(InputError, match="strategy twice drew 2 questions"):
         choose(pool, Twice(), 2)
 
 
+_LONG = "of the member states of the old union that {} signed the treaty in Rome"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
+        (f"Which {_LONG.format('has')}?", f"Which {_LONG.format('hasn’t')}?", False),
+        (f"Which {_LONG.format('should')}?", f"Which {_LONG.format('should not')}?", False),
+        (f"Which {_LONG.format('isn’t')}?", f"Which {_LONG.format('is not')}?", True),
+        (f"Which {_LONG.format('can')}?", f"Which {_LONG.format('cannot')}?", False),
+        (f"Which {_LONG.format('can’t')}?", f"Which {_LONG.format('cannot')}?", True),
+        (f"Who's the one {_LONG.format('has')}?", f"What's the one {_LONG.format('has')}?", False),
+        (f"What’s the one {_LONG.format('has')}?", f"What is the one {_LONG.format('has')}?", True),
+        (f"Which two {_LONG.format('have')}?", f"Which three {_LONG.format('have')}?", False),
+        (f"Which {_LONG.format('have')} with locks?", f"Which {_LONG.format('have')} without locks?", False),
         ("Where is the old piano of Anna kept?", "where is Anna's old piano kept", False),  # annas, of: 4 of 7 words
         ("Where is the old piano of Anna kept?", "Where is  the old piano of Anna kept", True),
         (
