@@ -277,3 +277,14 @@ def test_a_fixed_part_of_a_data_set(tmp_path: Path) -> None:
     assert all((p.context, q.text) == (whole[q.id][1], whole[q.id][2].text) for _, p, q in pool.items())
     assert "91 questions are more than the 90" in run(*part, "--questions", 91, "-o", tmp_path / "no.json").stderr
     assert sample_articles(read_squad(path), 20, 3).articles == articles.articles
+
+
+def test_labels_of_chosen_questions_are_not_taken_for_those_of_all(folder: Path, tmp_path: Path) -> None:
+    settings = LabelSettings(window=WINDOW, stride=STRIDE, precision="fp32")
+    pool, teacher = folder / "pool.json", str(folder / "teacher")
+    label(pool, teacher, tmp_path / "part", settings=settings, only={0})
+    label(pool, teacher, tmp_path / "part", settings=settings, only={0})  # goes on
+    with pytest.raises(DataError, match="were made with only_sha256 .*, this run has None: name another folder"):
+        label(pool, teacher, tmp_path / "part", settings=settings)
+    with pytest.raises(DataError, match="were made with only_sha256 None"):
+        label(pool, teacher, folder / "labels", settings=settings, only={0})
