@@ -284,7 +284,7 @@ def test_labels_of_chosen_questions_are_not_taken_for_those_of_all(folder: Path,
     pool, teacher = folder / "pool.json", str(folder / "teacher")
     label(pool, teacher, tmp_path / "part", settings=settings, only={0})
     label(pool, teacher, tmp_path / "part", settings=settings, only={0})  # goes on
-    with pytest.raises(DataError, match="were made with only_sha256 .*, this run has None: name another folder"):
+    with pytest.raises(DataError, match=r"were made with only_sha256 .*, this run has None: name another folder"):
         label(pool, teacher, tmp_path / "part", settings=settings)
     with pytest.raises(DataError, match="were made with only_sha256 None"):
         label(pool, teacher, folder / "labels", settings=settings, only={0})
