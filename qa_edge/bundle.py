@@ -46,7 +46,8 @@ def export_run(
     """Write a bundle of a run, calibrated on half of its held-out questions and verified on the others.
 
     :param questions_path: SQuAD JSON to verify on instead of the run's own.
-    :param calibration_path: SQuAD JSON to calibrate on instead of the run's own; no development contexts.
+    :param calibration_path: SQuAD JSON to calibrate on instead of the run's own; no development contexts. Questions that
+        are verified on too are left out.
     :param text_path: SQuAD JSON or plain text whose most frequent words get a row in the bundle's table; the training
         contexts, where the run still has its features, else the words that the run knows a vector of.
     :param words_path: a domain's own words, one a line, which get a row at any rate.
@@ -54,6 +55,7 @@ def export_run(
     :raises DataError: if the run cannot be read, its scores are not of its weights, there are no questions to verify
         on, or `output` exists.
     :raises BundleError: if the bundle answers otherwise; nothing is written then.
+    :raises InputError: if all questions to calibrate on are verified on.
     """
     run = Path(run)
     check_output(run, output, force=force)
@@ -67,6 +69,9 @@ def export_run(
         _refuse_development(run, calibration, calibration_path)
     if not verification:
         raise DataError(f"{run} has no {HELDOUT} to verify the bundle on: name questions with --questions")
+    # Data sets ask some questions twice. Where all are verified on, somebody has given the same file for both.
+    verified = {question[:2] for question in verification}
+    calibration = [question for question in calibration if question[:2] not in verified] or calibration
 
     words = word_counts(run, text_path, student.tokenizer)
 

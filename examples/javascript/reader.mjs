@@ -1,7 +1,9 @@
 // Reads a qa-edge bundle (format 2) and runs its conformance cases: written from docs/bundle-format.md alone.
 // node reader.mjs BUNDLE [PRECISION]      (needs: npm install onnxruntime-web)
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readFileSync, realpathSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 // ---- characters: code points -------------------------------------------------------------------------------------
 const SPACES = "\\u0009-\\u000d\\u001c-\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -163,10 +165,14 @@ function float16(bits) {
 }
 
 class Table {
-  constructor(folder, { file, scales_file, dtype, rows, hidden, group_size }) {
+  constructor(read, { file, scales_file, dtype, rows, hidden, group_size }) {
     Object.assign(this, { dtype, hidden, group: group_size });
     const size = { float32: 4, float16: 2, int8: 1, int4: 0.5 }[dtype];
-    const tail = (name, bytes) => { const raw = readFileSync(join(folder, name)); return raw.subarray(raw.length - bytes); };
+    const tail = (name, bytes) => {
+      const raw = read(name);
+      if (!(bytes > 0 && bytes < raw.length)) throw new Error(`${name} is shorter than ${rows} rows of ${hidden} numbers`);
+      return raw.subarray(raw.length - bytes);
+    };
     this.stored = tail(file, rows * hidden * size);
     if (scales_file) this.scales = tail(scales_file, (rows * hidden * 2) / group_size);
   }
@@ -240,19 +246,47 @@ function decode(start, end, limit, isBlank = () => false, temperature = 1) {
 }
 
 // ---- a bundle in ONNX Runtime ----------------------------------------------------------------------------------------
+const ENTRIES = "format_version name created qa_edge_version spacy_version files graphs table student scores verification licences probability decoder manifest_sha256".split(" ");
+const QUESTION_TOKENS = 400;
+
+function readManifest(folder) {
+  const manifest = JSON.parse(readFileSync(join(folder, "manifest.json")));
+  if (manifest.format_version !== 2) throw new Error(`bundle format ${manifest.format_version}, expected 2`);
+  const unknown = Object.keys(manifest).filter((entry) => !ENTRIES.includes(entry));
+  const missing = ["files", "graphs", "table", "decoder"].filter((entry) => typeof manifest[entry] !== "object" || manifest[entry] === null);
+  if (unknown.length) throw new Error(`manifest.json has an entry ${unknown[0]} that format 2 does not know`);
+  if (missing.length) throw new Error(`manifest.json has no ${missing[0]}`);
+  return manifest;
+}
+
+// Files as the manifest has them: none that is cut or changed is read.
+function reader(folder, files) {
+  return (name) => {
+    if (!files[name]) throw new Error(`manifest.json has no entry for ${name} under files`);
+    const raw = readFileSync(join(folder, name)), { size_bytes, sha256 } = files[name];
+    if (raw.length !== size_bytes) throw new Error(`${name} has ${raw.length} bytes instead of ${size_bytes}`);
+    if (createHash("sha256").update(raw).digest("hex") !== sha256) throw new Error(`${name} was changed: its SHA-256 is another`);
+    return raw;
+  };
+}
+
 export class Bundle {
   static async open(folder, precision) {
-    const bundle = new Bundle(), read = (name) => readFileSync(join(folder, name)), json = (name) => JSON.parse(read(name));
-    const manifest = (bundle.manifest = json("manifest.json"));
-    if (manifest.format_version !== 2) throw new Error(`bundle format ${manifest.format_version}, expected 2`);
+    const bundle = new Bundle(), manifest = (bundle.manifest = readManifest(folder));
+    const read = reader(folder, manifest.files), json = (name) => JSON.parse(read(name));
+    Object.keys(manifest.files).forEach(read);
     bundle.ort = await import("onnxruntime-web");
     bundle.ort.env.wasm.numThreads = 1;
     Object.assign(bundle, { cases: json("cases.json"), precision, hidden: manifest.table.hidden, remembered: new Map() });
-    const graph = (role) =>
-      manifest.graphs.find((g) => g.role === role && g.engine === "onnx" && (role === "token" || g.precision === precision));
+    if (bundle.cases.format_version !== 2) throw new Error(`cases.json of format ${bundle.cases.format_version}, expected 2`);
+    const graph = (role) => {
+      const found = manifest.graphs.find((g) => g.role === role && g.engine === "onnx" && (role === "token" || g.precision === precision));
+      if (!found) throw new Error(`the bundle has no ${role} graph of engine onnx${role === "token" ? "" : ` in ${precision}`}`);
+      return found;
+    };
     bundle.tokenizer = new Tokenizer(json("tokenizer.json"));
     bundle.vocabulary = new Vocabulary(json("vocabulary.json"), graph("token").inputs[0].shape[1]);
-    bundle.table = new Table(folder, manifest.table);
+    bundle.table = new Table(read, manifest.table);
     [bundle.core, bundle.token] = await Promise.all(["core", "token"].map((role) => bundle.ort.InferenceSession.create(read(graph(role).file))));
     return bundle;
   }
@@ -271,8 +305,11 @@ export class Bundle {
   }
 
   async logits(question, context, size = 400, overlap = 128) {
+    for (const [noun, text] of Object.entries({ question, context }))
+      if (!text || BLANK.test(text)) throw new Error(`the ${noun} is ${text ? "blank" : "empty"}; expected some text`);
     const tokens = this.tokenizer.tokens(context), texts = (list) => list.map(([text]) => text);
     const questionTexts = texts(this.tokenizer.tokens(question));
+    if (questionTexts.length > QUESTION_TOKENS) throw new Error(`the question has ${questionTexts.length} tokens, expected at most ${QUESTION_TOKENS}`);
     const asked = await this.states(questionTexts), read = await this.states(texts(tokens));
     const feed = (name, rows) => {
       const flat = new Float32Array(rows.length * this.hidden);
@@ -292,9 +329,12 @@ export class Bundle {
 
   async answer(question, context, size, overlap) {
     const { tokens, start, end } = await this.logits(question, context, size, overlap);
-    const best = decode(start, end, this.manifest.decoder.max_answer_tokens, (i) => BLANK.test(tokens[i][0]));
+    const blank = (i) => BLANK.test(tokens[i][0]), limit = this.manifest.decoder.max_answer_tokens;
+    const { probability: spanProbability, ...best } = decode(start, end, limit, blank);
+    const fitted = this.manifest.probability?.temperature;
+    const probability = fitted ? decode(start, end, limit, blank, fitted).probability : null;
     const [from, to] = [tokens[best.start][1], tokens[best.end][2]];
-    return { ...best, text: [...context].slice(from, to).join(""), start: from, end: to, tokens: { start, end } };
+    return { ...best, probability, spanProbability, text: [...context].slice(from, to).join(""), start: from, end: to, tokens: { start, end } };
   }
 }
 
@@ -344,15 +384,21 @@ async function verify(bundle) {
   return stages;
 }
 
-const [folder, precision = "int8"] = process.argv.slice(2);
-if (folder === undefined) {
-  console.error("usage: node reader.mjs BUNDLE.qab [int8|fp16|fp32]");
-  process.exit(2);
+async function main([folder, precision = "int8"]) {
+  if (folder === undefined) {
+    console.error("usage: node reader.mjs BUNDLE.qab [int8|fp16|fp32]");
+    process.exit(2);
+  }
+  try {
+    for (const [name, { passed, total, off, first }] of Object.entries(await verify(await Bundle.open(folder, precision)))) {
+      console.log(`${precision} ${name}: ${passed} of ${total}, off by ${off}${first === null ? "" : `; first: ${JSON.stringify(first)}`}`);
+      if (passed < total) process.exitCode = 1;
+    }
+  } catch (error) {
+    console.error(`error: ${error.message}; expected the folder of a bundle with ONNX graphs in ${precision}`);
+    process.exit(1);
+  }
 }
-try {
-  for (const [name, { passed, total, off, first }] of Object.entries(await verify(await Bundle.open(folder, precision))))
-    console.log(`${precision} ${name}: ${passed} of ${total}, off by ${off}${first === null ? "" : `; first: ${JSON.stringify(first)}`}`);
-} catch (error) {
-  console.error(`error: ${error.message}; expected the folder of a bundle with ONNX graphs in ${precision}`);
-  process.exit(1);
-}
+
+// Other modules may import the classes.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main(process.argv.slice(2));

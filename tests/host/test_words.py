@@ -86,3 +86,13 @@ def test_development_questions_do_not_calibrate(shop: Workshop, tmp_path: Path) 
     assert result.exit_code == 1 and "of the development contexts" in result.stderr
     result = run("export", shop.run, "-o", tmp_path / "x.qab", "--calibrate-on", shop.dev)
     assert result.exit_code == 1 and "development contexts" in result.stderr and not (tmp_path / "x.qab").exists()
+
+
+def test_questions_that_are_verified_on_are_left_out_of_those_to_calibrate_on(shop: Workshop, tmp_path: Path) -> None:
+    """SQuAD asks some questions of a text twice, under other ids."""
+    held = shop.run / "heldout.json"
+    verified = ("export", shop.run, "--onnx", "--int8", "--margin", "100", "--questions", held, "--calibrate-on")
+    ran(*verified, shop.train, "-o", tmp_path / "both.qab")  # which holds the held-out articles too
+    result = run(*verified, held, "-o", tmp_path / "no.qab")
+    assert result.exit_code == 1 and "calibration questions are also verified on" in result.stderr
+    assert not (tmp_path / "no.qab").exists()
