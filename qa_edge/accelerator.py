@@ -20,11 +20,19 @@ def open_processes() -> PartialState:
     """The processes that a launcher started together; this one alone where there is none.
 
     For what works in several processes before anything opens an accelerator, which knows them from here on.
+
+    :raises InputError: if the environment speaks of other processes, and they cannot be reached.
     """
     from accelerate import PartialState
 
     atexit.register(_leave)
-    return PartialState(cpu=_on_cpus(), timeout=_PATIENCE)
+    try:
+        return PartialState(cpu=_on_cpus(), timeout=_PATIENCE)
+    except ValueError as error:
+        raise InputError(
+            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE', 'not set')}, but the other processes cannot be reached"
+            f" ({' '.join(str(error).split())}): start them by accelerate launch or torchrun, or unset it"
+        ) from error
 
 
 def _leave() -> None:
