@@ -46,8 +46,8 @@ def export_run(
     """Write a bundle of a run, calibrated on half of its held-out questions and verified on the others.
 
     :param questions_path: SQuAD JSON to verify on instead of the run's own.
-    :param calibration_path: SQuAD JSON to calibrate on instead of the run's own; no development contexts. Those that are
-        verified on too are left out.
+    :param calibration_path: SQuAD JSON to calibrate on instead of the run's own; no development contexts. Those that
+        are verified on too are left out.
     :param text_path: SQuAD JSON or plain text whose most frequent words get a row in the bundle's table; the training
         contexts, where the run still has its features, else the words that the run knows a vector of.
     :param words_path: a domain's own words, one a line, which get a row at any rate.
