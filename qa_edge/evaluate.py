@@ -114,7 +114,10 @@ def answers_of_bundle(
                 continue
             passage = answerer.read(paragraph.context)
             for question in questions:
-                answers[question.id] = passage.answer(question.text, max_windows=max_windows)
+                try:
+                    answers[question.id] = passage.answer(question.text, max_windows=max_windows)
+                except InputError as error:
+                    raise DataError(f"question {question.id}: {error}") from error
                 advance(1)
     return answers
 

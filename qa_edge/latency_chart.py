@@ -59,7 +59,7 @@ def load_matplotlib() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError('a chart needs Matplotlib: pip install "qa-edge[bench]"') from error
+        raise MissingExtraError('charts need Matplotlib: pip install "qa-edge[chart]"') from error
     return Figure
 
 

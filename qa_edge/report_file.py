@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from qa_edge.evaluation_report import EvaluationReport
-from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.errors import InputError, MissingExtraError
 from qa_edge_runtime.files import atomic_write, check_output_file
 
 SUFFIXES = (".html", ".md", ".json")
@@ -26,7 +26,10 @@ def check_report_file(path: str | os.PathLike[str]) -> None:
     if suffix == ".html":
         from qa_edge.latency_chart import load_matplotlib
 
-        load_matplotlib()
+        try:
+            load_matplotlib()
+        except MissingExtraError as error:
+            raise MissingExtraError(f"{error}; or name a .md or .json, which have none") from error
     check_output_file(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -35,9 +34,9 @@ from qa_edge.cli import (
     verify,
 )
 from qa_edge_runtime.errors import QaEdgeError
+from qa_edge_runtime.files import NO_ROOM
 
 RESUMABLE = ("prepare", "label", "teach", "distill", "select", "active", "experiment")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Program(click.Group):
@@ -90,7 +89,7 @@ class Program(click.Group):
                 _say("qa-edge: error: the device is out of memory; choose a smaller batch")
                 sys.exit(1)
             # safetensors reports a full disk by an exception of its own.
-            if not any(f"os error {number}" in str(error) for number in _NO_ROOM):
+            if not any(f"os error {number}" in str(error) for number in NO_ROOM):
                 raise
             _say(f"qa-edge: error: the disk is full ({error}); free some space or name another path")
             code = 1
@@ -99,7 +98,7 @@ class Program(click.Group):
 
 def _os_error(error: OSError) -> str:
     place = f" {error.filename}" if error.filename else ""
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return f"cannot write{place}: {error.strerror}; free some space or name another path"
     return f"cannot use{place}: {error.strerror or error}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qa_edge.cli.options import bundle_argument, engine_options
+from qa_edge.cli.options import bundle_argument, engine_options, finite
 from qa_edge.cli.output import json_option, print_json, print_table
 from qa_edge.progress import progress
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-probability",
     type=click.FloatRange(0, 1),
+    callback=finite,
     default=0.0,
     show_default=True,
     help="Leave out answers that are less likely to be right; none may be left.",
@@ -67,22 +68,29 @@ def command(
         raise click.UsageError("give --question, or questions on standard input, one a line")
     from qa_edge_runtime.answerer import Answerer
     from qa_edge_runtime.errors import InputError
+    from qa_edge_runtime.files import is_utf8
 
+    for name, given in (("--question", question), ("--context", context)):
+        if given is not None and not is_utf8(given):
+            raise click.UsageError(f"{name} is not UTF-8 as this terminal gives it; check the locale, or use a file")
     text = _read_file(str(context_file)) if context is None else context
     with Answerer.load(bundle, engine=engine, precision=precision, threads=threads) as answerer:
         passage = answerer.read(text)
-        questions = _questions() if question is None else iter([question])
+        questions = _questions() if question is None else iter([(0, question)])
         asked = 0
-        for one in questions:
+        for line, one in questions:
             with _showing(min(passage.windows, max_windows or passage.windows)) as advance:
-                answers = passage.answers(
-                    one,
-                    top_k,
-                    min_probability=min_probability,
-                    max_windows=max_windows,
-                    sentences=sentences,
-                    progress=advance,
-                )
+                try:
+                    answers = passage.answers(
+                        one,
+                        top_k,
+                        min_probability=min_probability,
+                        max_windows=max_windows,
+                        sentences=sentences,
+                        progress=advance,
+                    )
+                except InputError as error:
+                    raise InputError(f"standard input, line {line}: {error}" if line else str(error)) from error
             _print(one, answers, as_json, top_k)
             asked += 1
         if not asked:
@@ -131,7 +139,8 @@ def _in_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _questions() -> Iterator[str]:
+def _questions() -> Iterator[tuple[int, str]]:
+    """Questions of standard input with the numbers of their lines."""
     from qa_edge_runtime.errors import DataError
 
     for number, line in enumerate(sys.stdin.buffer, 1):
@@ -140,16 +149,17 @@ def _questions() -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"standard input is not UTF-8 in line {number}: {error.reason}") from error
         if question:
-            yield question
+            yield number, question
 
 
 def _read_file(path: str) -> str:
     """The file's characters as they are: offsets count carriage returns too."""
     from qa_edge_runtime.errors import DataError
+    from qa_edge_runtime.files import decode_text
 
     try:
         raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return raw.decode("utf-8-sig")
+        return decode_text(raw)
     except UnicodeDecodeError as error:
         raise DataError(f"context file {path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except FileNotFoundError:

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from qa_edge.cli.options import bundle_argument, engine_options, finite
-from qa_edge.cli.output import json_option, log
+from qa_edge.cli.output import json_option, log, wrong_usage
 
 if TYPE_CHECKING:
     from qa_edge_runtime.comparison_report import ComparisonReport
@@ -62,7 +62,8 @@ def command(context: click.Context, report_path: str | None, chart: str | None, 
     if chart is not None:
         from qa_edge.latency_chart import check_chart_path, load_matplotlib
 
-        check_chart_path(chart)
+        with wrong_usage():
+            check_chart_path(chart)
         load_matplotlib()
     if options["output"] is not None:
         check_output_file(options["output"])

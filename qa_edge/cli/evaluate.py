@@ -93,6 +93,8 @@ def command(
     from qa_edge.squad import read_squad, references
     from qa_edge.squad import whole_articles as joined
     from qa_edge_runtime.default_bundle import bundle_or_default
+    from qa_edge_runtime.entries import printable
+    from qa_edge_runtime.errors import DataError
     from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
     from qa_edge_runtime.scoring import read_predictions
 
@@ -100,14 +102,19 @@ def command(
         model = str(bundle_or_default(None))
     if output is not None:
         check_output_file(output)
-        require_other_file(output, *filter(None, (squad, predictions, model, report)))
+        require_other_file(output, *filter(None, (squad, predictions, model)))
     if report is not None:
+        if output is not None and Path(output).resolve() == Path(report).resolve():
+            raise click.UsageError(f"-o and --report are the same file, {report}: name another one")
         require_other_file(report, *filter(None, (squad, predictions, model)))
     data = joined(read_squad(squad)) if whole_articles else read_squad(squad)
     asked = f"whole articles of {squad}" if whole_articles else squad
     if sample is not None:
         data = sample_with_altered(data, sample, seed)
         asked = f"{len(references(data)):,} questions of {asked}"
+    expected = references(data)
+    if not expected:
+        raise DataError(f"{squad} has no question with an answer to score against; name a labelled file")
     if noise:
         from qa_edge.evaluate import predict
         from qa_edge.robustness import measure_robustness
@@ -119,7 +126,6 @@ def command(
         kinds = NOISES if "all" in noise else tuple(dict.fromkeys(noise))
         _print_robustness(measure_robustness(answer, data, kinds, seed=seed), f"{model} on {asked}", as_json)
         return
-    expected = references(data)
     probabilities: dict[str, float] = {}
     if predictions is not None:
         answers = read_predictions(predictions)
@@ -136,14 +142,6 @@ def command(
         else:
             answers = predict(model, data, engine=engine, precision=precision, max_windows=max_windows)
     scores = score_questions(expected, answers)
-    if output is not None:
-        atomic_write(output, json.dumps(answers, ensure_ascii=False) + "\n")
-    if report is not None:
-        from qa_edge.evaluation_report import evaluation_report
-        from qa_edge.report_file import write_report
-
-        system, name = Path(model or predictions or "").resolve().name, asked.replace(squad, Path(squad).name)
-        write_report(report, evaluation_report(data, scores, system=system, data=name, probabilities=probabilities))
     if scores.unanswered:
         log(f"{scores.unanswered} of {len(scores.ids)} questions have no answer, which scores 0")
     if scores.extra and predictions is not None:
@@ -152,15 +150,25 @@ def command(
     totals = {"exact_match": scores.exact_match_percent, "f1": scores.f1_percent, "total": len(scores.ids)}
     if as_json:
         print_json(totals if adversarial is None else {**totals, "adversarial": asdict(adversarial)}, indent=None)
-        return
-    facts = {
-        "exact match": f"{scores.exact_match_percent:.3f}",
-        "F1": f"{scores.f1_percent:.3f}",
-        "questions": f"{len(scores.ids):,}",
-    }
-    print_facts(facts, title=f"{model or predictions} on {asked}")
-    if adversarial is not None:
-        _print_adversarial(adversarial)
+    else:
+        facts = {
+            "exact match": f"{scores.exact_match_percent:.3f}",
+            "F1": f"{scores.f1_percent:.3f}",
+            "questions": f"{len(scores.ids):,}",
+        }
+        print_facts(facts, title=f"{model or predictions} on {asked}")
+        if adversarial is not None:
+            _print_adversarial(adversarial)
+    # After the scores, which a file that cannot be written does not take along.
+    if output is not None:
+        atomic_write(output, json.dumps(answers, ensure_ascii=False) + "\n")
+    if report is not None:
+        from qa_edge.evaluation_report import evaluation_report
+        from qa_edge.report_file import write_report
+
+        system = printable(Path(model or predictions or "").resolve().name)
+        name = printable(asked.replace(squad, Path(squad).name))
+        write_report(report, evaluation_report(data, scores, system=system, data=name, probabilities=probabilities))
 
 
 def _print_adversarial(found: AdversarialScores) -> None:

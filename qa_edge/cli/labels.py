@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def part(
 ) -> None:
     """Draw questions with their contexts at random, the same ones for the same seed."""
     from qa_edge.split import sample_articles, sample_questions
-    from qa_edge.squad import read_squad, write_squad
+    from qa_edge.squad import read_squad, squad_json
     from qa_edge.squad import without_answers as unanswered
     from qa_edge_runtime.errors import DataError
-    from qa_edge_runtime.files import require_other_file, sha256_file
+    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
 
     require_other_file(output, data)
+    check_output_file(output)
     if not force and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     squad = read_squad(data)
@@ -58,12 +60,13 @@ def part(
             f"{questions:,} questions are more than the {squad.answered:,} of {data} with an answer; ask for fewer"
         )
     drawn = sample_articles(squad, questions, seed) if whole_articles else sample_questions(squad, questions, seed)
-    write_squad(output, unanswered(drawn) if without_answers else drawn)
+    text = squad_json(unanswered(drawn) if without_answers else drawn)
+    atomic_write(output, text)
     facts = {
         "articles": len(drawn.articles),
         "contexts": sum(len(article.paragraphs) for article in drawn.articles),
         "questions": sum(1 for _ in drawn.items()),
-        "sha256": sha256_file(output),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "output": output,
     }
     if as_json:
@@ -94,9 +97,10 @@ def import_(export: str, source: str, output: str, on_conflict: str, force: bool
     from qa_edge.active.annotations import import_annotations, read_annotations
     from qa_edge.squad import read_squad, write_squad
     from qa_edge_runtime.errors import DataError
-    from qa_edge_runtime.files import require_other_file
+    from qa_edge_runtime.files import check_output_file, require_other_file
 
     require_other_file(output, source, export)
+    check_output_file(output)
     if not force and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     report = import_annotations(read_squad(source), read_annotations(export), on_conflict=on_conflict)

@@ -8,7 +8,7 @@ import click
 
 from qa_edge.cli.options import finite, sharing_options
 from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
-from qa_edge_runtime.files import require_other_file
+from qa_edge_runtime.files import check_output_file, require_other_file
 
 FORMATS = ("squad", "label-studio")
 
@@ -111,6 +111,7 @@ def command(
     read = (pool, *without, *(one for one in (model, teacher, encoder) if one is not None and Path(one).exists()))
     with wrong_usage():
         require_other_file(output, *read)
+    check_output_file(output)
     if not force and processes == 1 and Path(output).exists():
         raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
     found = None

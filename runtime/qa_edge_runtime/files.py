@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from qa_edge_runtime.errors import DataError, InputError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a system that has no room for a file."""
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -38,6 +42,27 @@ def require_other_file(path: str | os.PathLike[str], *inputs: str | os.PathLike[
         source = Path(os.path.realpath(one))
         if target == source or (source in target.parents and target.exists()):
             raise InputError(f"{path} is what was read, which is never changed; name another file")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: an argument that the terminal gave in other bytes cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode_text(raw: bytes) -> str:
+    """The characters of a text in UTF-8, with or without a mark at its beginning.
+
+    :raises UnicodeDecodeError: if it is none; NUL characters are those of UTF-16 or of no text.
+    """
+    text = raw.decode("utf-8-sig")
+    place = raw.find(b"\0")
+    if place >= 0:
+        raise UnicodeDecodeError("utf-8", raw, place, place + 1, "a NUL character, as UTF-16 and binary files have")
+    return text
 
 
 def check_output_file(path: str | os.PathLike[str]) -> None:
@@ -80,9 +105,8 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         what = f"the text holds half of a surrogate pair at character {error.start}; expected Unicode text"
         raise DataError(f"cannot write {given}: {what}") from error
     except OSError as error:
-        raise DataError(
-            f"cannot write {given}: {error.strerror or error}; free some space or name another path"
-        ) from error
+        room = "free some space or " if error.errno in NO_ROOM else ""
+        raise DataError(f"cannot write {given}: {error.strerror or error}; {room}name another path") from error
     finally:
         if temporary is not None:
             with suppress(OSError):

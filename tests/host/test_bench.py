@@ -143,4 +143,4 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_measured(
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]
     result = run("bench", shop.bundle, "--chart", tmp_path / "chart.png")
     assert result.exit_code == 1
-    assert result.stderr.strip().endswith('a chart needs Matplotlib: pip install "qa-edge[bench]"')
+    assert result.stderr.strip().endswith('charts need Matplotlib: pip install "qa-edge[chart]"')

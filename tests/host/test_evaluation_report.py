@@ -326,5 +326,5 @@ main()
     done = light("compare", answers, shop.bundle, "--squad", shop.dev, "--resamples", "1000")
     assert done.returncode == 0 and "p = 1.00" in done.stdout, done.stderr
     done = light(*asked, "--report", tmp_path / "report.html")
-    assert done.returncode == 1 and 'pip install "qa-edge[bench]"' in done.stderr
+    assert done.returncode == 1 and 'pip install "qa-edge[chart]"; or name a .md or .json' in done.stderr
     assert not (tmp_path / "report.html").exists() and len(done.stderr.splitlines()) == 1

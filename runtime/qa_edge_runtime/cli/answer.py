@@ -13,7 +13,8 @@ from typing import Any
 from qa_edge_runtime.answerer import Answerer
 from qa_edge_runtime.answers import Answer
 from qa_edge_runtime.cli.options import add_bundle_argument, add_engine_options, add_json_option, from_one, share
-from qa_edge_runtime.errors import DataError
+from qa_edge_runtime.errors import DataError, InputError
+from qa_edge_runtime.files import decode_text, is_utf8
 from qa_edge_runtime.machine import peak_memory_bytes
 
 
@@ -44,6 +45,9 @@ def run(options: argparse.Namespace) -> None:
     A line holds the answer, its first character, the one after its last, the probability that it is right (- if the
     bundle has none fitted), and the sentence around it if that was asked for, with tabs between them.
     """
+    for name, given in (("--question", options.question), ("--context", options.context)):
+        if given is not None and not is_utf8(given):
+            raise InputError(f"{name} is not UTF-8 as this terminal gives it; check the locale, or use --context-file")
     context = options.context if options.context is not None else _read_text(options.context_file)
     began = time.perf_counter()
     with Answerer.load(
@@ -82,7 +86,7 @@ def _line(answer: Answer) -> str:
 def _read_text(path: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return raw.decode("utf-8-sig")
+        return decode_text(raw)
     except UnicodeDecodeError as error:
         raise DataError(f"context file {path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except OSError as error:
