@@ -69,3 +69,11 @@ def test_text_of_utf_16_and_arguments_of_other_bytes_are_refused(shop: Workshop,
         command = [sys.executable, "-m", "qa_edge_runtime", "answer", str(shop.bundle), "--question", "Where?", *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+def test_scores_are_printed_though_their_file_cannot_be_written(shop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"q": "\\ud800"}', encoding="utf-8")
+    out = tmp_path / "out.json"
+    done = run("evaluate", "--predictions", tmp_path / "half.json", "--squad", shop.dev, "-o", out)
+    assert done.exit_code == 1 and "half of a surrogate pair" in done.stderr and not out.exists()
+    assert "exact match  0.000" in done.stdout

@@ -39,7 +39,6 @@ def files(tmp_path: Path, shop: Workshop) -> dict[str, Path]:
         "blank.json": '{"data": [{"title": "T", "paragraphs": [{"context": " \\n", "qas": []}]}]}',
         "wide.txt": "the 1 2 3\nof 1 2\n",
         "predictions.json": '{"q": 5}',
-        "half.json": '{"q": "\\ud800"}',
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -135,7 +134,6 @@ WRONG = [
     (2, "answer BUNDLE --question q --context c --top-k 0", "--top-k"),
     (2, "evaluate RUN --predictions predictions.json --squad DEV", "either a run or a bundle, or --predictions"),
     (1, "evaluate --predictions predictions.json --squad DEV", "is not text"),
-    (1, "evaluate --predictions half.json --squad DEV -o out", "half of a surrogate pair"),
     (1, "evaluate --predictions missing\x1b[31m\x07 --squad DEV", r"missing\x1b[31m\x07 does not exist"),
     (1, "evaluate missing --squad DEV", "does not exist; expected a bundle"),
     (1, "evaluate taken --squad DEV", "has neither a manifest.json nor a config.json"),
