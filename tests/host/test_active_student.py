@@ -256,10 +256,14 @@ def test_the_commands(folder: Path, shop: Workshop, tmp_path: Path) -> None:
     for options, message, code in (
         (("--strategy", "disagreement"), "needs --teacher", 2),
         (("--teacher", shop.teacher), "has no use for --teacher", 2),
-        (("--scores", tmp_path / "out.json.scores"), "made by another model (teacher sha256", 1),
     ):
         refused = run(*select, "-o", tmp_path / "no.json", *options)
         assert (refused.exit_code, message in refused.stderr) == (code, True), refused.stderr
+    # What was compared with a teacher says all that the model alone does.
+    scores = tmp_path / "out.json.scores"
+    dates = {one.name: one.stat().st_mtime_ns for one in scores.iterdir()}
+    ran(*select, "-o", tmp_path / "alone.json", "--scores", scores)
+    assert dates == {one.name: one.stat().st_mtime_ns for one in scores.iterdir()}
 
 
 def test_a_fixed_part_of_a_data_set(tmp_path: Path) -> None:
