@@ -50,11 +50,11 @@ def score_pool(
     size = _settle(folder, pool, reader, teacher)
     shards = -(-len(pool) // size)
     pairs = list(zip(pool.questions, pool.contexts, strict=True))
-    mine = [shard for shard in range(process, shards, processes) if not _path(folder, shard).exists()]
+    mine = [shard for shard in _missing(folder, shards) if shard % processes == process]
     for one in (reader, teacher):
         if one is not None:
             check_pairs(one, [pair for shard in mine for pair in pairs[shard * size : (shard + 1) * size]])
-    done = shards - sum(not _path(folder, shard).exists() for shard in range(shards))
+    done = shards - len(_missing(folder, shards))
     with progress("score", len(pool), min(done * size, len(pool))) as advance:
         for shard in mine:
             rows = pairs[shard * size : (shard + 1) * size]
@@ -66,8 +66,8 @@ def score_pool(
             _write(_path(folder, shard), tensors, time.perf_counter() - began)
             advance(len(rows))
             if on_shard:
-                on_shard(sum(_path(folder, one).exists() for one in range(shards)), shards)
-    return all(_path(folder, shard).exists() for shard in range(shards))
+                on_shard(shards - len(_missing(folder, shards)), shards)
+    return not _missing(folder, shards)
 
 
 class Scores:
@@ -88,7 +88,7 @@ class Scores:
         _require_pool(self.folder, self.manifest, pool)
         size = self.manifest["shard_questions"]
         shards = -(-len(pool) // size)
-        missing = sum(not _path(self.folder, shard).exists() for shard in range(shards))
+        missing = len(_missing(self.folder, shards))
         if missing:
             raise DataError(
                 f"scores {folder} are unfinished ({missing} of {shards} shards missing): "
@@ -148,7 +148,7 @@ def _settle(folder: Path, pool: Pool, reader: PlacedReader, teacher: PlacedReade
     _require_pool(folder, found, pool)
     # Where all has been compared with a teacher, what the model alone says is there too.
     shards = -(-len(pool) // int(found["shard_questions"]))
-    whole = teacher is None and all(_path(folder, shard).exists() for shard in range(shards))
+    whole = teacher is None and not _missing(folder, shards)
     for key in ("kind", "model_sha256", "teacher_sha256", "answers", "max_answer_tokens"):
         if found.get(key) != wanted[key] and not (whole and key == "teacher_sha256"):
             raise DataError(
@@ -181,6 +181,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _path(folder: Path, shard: int) -> Path:
     return folder / f"scores-{shard:05d}.safetensors"
+
+
+def _missing(folder: Path, shards: int) -> list[int]:
+    """Numbers of the shards that are not there yet."""
+    return [shard for shard in range(shards) if not _path(folder, shard).exists()]
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ from qa_edge.active.label_studio import tasks
 from qa_edge.active.pool import Pool, part_of
 from qa_edge.active.scores import Scores
 from qa_edge.active.strategies import Candidates, Strategy, choose
-from qa_edge.squad import Squad, read_squad, squad_json
+from qa_edge.squad import Paragraph, Question, Squad, read_squad, squad_json
 from qa_edge_runtime.errors import InputError
 from qa_edge_runtime.files import atomic_write, require_other_file
 
@@ -56,7 +56,7 @@ def select(
         raise InputError(f"strategy {strategy.name} needs a model: name one with --model")
     if strategy.needs_teacher and (scores is None or scores.disagreement is None):
         raise InputError(f"strategy {strategy.name} needs a teacher beside the model: name one with --teacher")
-    earlier = [item for path in without for item in read_squad(path).items(impossible=True)]
+    earlier = _earlier(without)
     taken = {question.id for _, _, question in earlier}
     known = [*pool.labelled, *((paragraph.context, question.text) for _, paragraph, question in earlier)]
     rows = np.array([row for row, identity in enumerate(pool.ids) if identity not in taken], np.int64)
@@ -73,6 +73,11 @@ def select(
     return Selection(ids=ids, squad=part_of(pool.squad, ids), candidates=len(candidates))
 
 
+def _earlier(without: Sequence[str | Path]) -> list[tuple[int, Paragraph, Question]]:
+    """All questions of earlier rounds, as `Squad.items` has them."""
+    return [item for path in without for item in read_squad(path).items(impossible=True)]
+
+
 def require_count(pool: Pool, count: int, without: Sequence[str | Path] = ()) -> None:
     """Look at the count before a model reads the pool.
 
@@ -80,7 +85,7 @@ def require_count(pool: Pool, count: int, without: Sequence[str | Path] = ()) ->
     :raises InputError: if it is more than the pool has, or than is left of it.
     :raises DataError: if a file of an earlier round cannot be read.
     """
-    taken = {question.id for path in without for _, _, question in read_squad(path).items(impossible=True)}
+    taken = {question.id for _, _, question in _earlier(without)}
     left = len(pool) - len(taken.intersection(pool.ids))
     if count > left:
         rest = "" if left == len(pool) else f" that are left of the {len(pool):,}"

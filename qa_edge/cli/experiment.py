@@ -142,8 +142,8 @@ def command(
         ]
         # Of a table whose runs are two experiments', those that have the variants.
         having = {variant.name for plan in whole for variant in plan.experiment.variants}
-        for plan in whole if not having.issuperset(only) else ():
-            runs_of(plan.experiment, only)  # which names those that there are
+        for unknown in filter(lambda one: one not in having, only):
+            experiments[0].variant(unknown)  # which refuses it, and names those that there are
         parts = [
             (plan, replace(plan, experiment=runs_of(plan.experiment, own)))
             for plan in whole

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import click
 
-from qa_edge.cli.output import json_option, log, print_facts, print_json, print_table, wrong_usage
+from qa_edge.cli.output import check_new_file, json_option, log, print_facts, print_json, print_table, wrong_usage
 
 
 @click.group("labels", short_help="Take annotations back; average and score teachers' labels.")
@@ -48,12 +47,9 @@ def part(
     from qa_edge.squad import read_squad, squad_json
     from qa_edge.squad import without_answers as unanswered
     from qa_edge_runtime.errors import DataError
-    from qa_edge_runtime.files import atomic_write, check_output_file, require_other_file
+    from qa_edge_runtime.files import atomic_write
 
-    require_other_file(output, data)
-    check_output_file(output)
-    if not force and Path(output).exists():
-        raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
+    check_new_file(output, data, force=force)
     squad = read_squad(data)
     if questions > squad.answered:
         raise DataError(
@@ -97,12 +93,8 @@ def import_(export: str, source: str, output: str, on_conflict: str, force: bool
     from qa_edge.active.annotations import import_annotations, read_annotations
     from qa_edge.squad import read_squad, write_squad
     from qa_edge_runtime.errors import DataError
-    from qa_edge_runtime.files import check_output_file, require_other_file
 
-    require_other_file(output, source, export)
-    check_output_file(output)
-    if not force and Path(output).exists():
-        raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
+    check_new_file(output, source, export, force=force)
     report = import_annotations(read_squad(source), read_annotations(export), on_conflict=on_conflict)
     if report.labelled:
         write_squad(output, report.squad)

@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from qa_edge_runtime.errors import InputError
+from qa_edge_runtime.files import check_output_file, require_other_file
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 # Where standard output is no terminal nothing is known of its width, and a folded cell is hard to read or grep.
@@ -61,6 +63,14 @@ def is_main_process() -> bool:
     from qa_edge.accelerator import open_processes
 
     return bool(open_processes().is_main_process)
+
+
+def check_new_file(path: str, *read: str, force: bool) -> None:
+    """Refuse, before the work, a file that cannot be written, that is read, or that exists and may not be replaced."""
+    require_other_file(path, *read)
+    check_output_file(path)
+    if not force and Path(path).exists():
+        raise click.UsageError(f"{path} exists already; name another path, or pass --force to replace it")
 
 
 @contextmanager

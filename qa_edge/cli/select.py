@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from qa_edge.cli.options import finite, sharing_options
-from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_usage
-from qa_edge_runtime.files import check_output_file, require_other_file
+from qa_edge.cli.output import check_new_file, json_option, log, print_facts, print_json, wrong_usage
 
 FORMATS = ("squad", "label-studio")
 
@@ -110,10 +109,8 @@ def command(
     require_count(data, count, without)
     read = (pool, *without, *(one for one in (model, teacher, encoder) if one is not None and Path(one).exists()))
     with wrong_usage():
-        require_other_file(output, *read)
-    check_output_file(output)
-    if not force and processes == 1 and Path(output).exists():
-        raise click.UsageError(f"{output} exists already; name another path, or pass --force to replace it")
+        # Of several processes the last one to end writes: what is there by then may be this very choice.
+        check_new_file(output, *read, force=force or processes > 1)
     found = None
     if process and not chosen_by.needs_model:
         log(f"no model reads the pool: process 0 of {processes} chooses")

@@ -96,23 +96,22 @@ def curve_conclusion(results: Mapping[str, Any]) -> str:
     base = {point["share"]: point for point in curves.get(results["baseline"], [])}
     sentences = []
     for name, points in curves.items():
-        both = [(base[point["share"]], point) for point in points if point["share"] in base]
-        paired = [_with_same_seeds(first, one) for first, one in both]
-        both = [pair for pair, gains in zip(both, paired, strict=True) if gains]
-        paired = [gains for gains in paired if gains]
+        both = [
+            (base[point["share"]], point, gains)
+            for point in points
+            if point["share"] in base and (gains := _with_same_seeds(base[point["share"]], point))
+        ]
         if name == results["baseline"] or not both:
             continue
-        gains = ", ".join(
-            f"{fmean(gains):+.2f} at {100 * one['share']:.4g} %" for gains, (_, one) in zip(paired, both, strict=True)
-        )
-        seeds = min(len(gains) for gains in paired)
-        above = [f"{100 * one['share']:.4g} %" for first, one in both if one["lowest"] > first["highest"]]
+        told = ", ".join(f"{fmean(gains):+.2f} at {100 * one['share']:.4g} %" for _, one, gains in both)
+        seeds = min(len(gains) for _, _, gains in both)
+        above = [f"{100 * one['share']:.4g} %" for first, one, _ in both if one["lowest"] > first["highest"]]
         sure = (
             "one seed, so that chance cannot be told"
             if seeds < 2
             else f"every seed above all of {results['baseline']}'s at {', '.join(above) or 'no share'}"
         )
-        sentences.append(f"{name} against {results['baseline']}, EM: {gains}; {sure}.")
+        sentences.append(f"{name} against {results['baseline']}, EM: {told}; {sure}.")
     return " ".join(sentences) or "Nothing can be compared yet."
 
 

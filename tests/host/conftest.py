@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tiny_teacher import Workshop
 
+    from qa_edge.experiments.sources import Sources
     from qa_edge.features import Features
     from qa_edge.labels import Labels
     from qa_edge.teacher import Teacher
@@ -90,6 +91,16 @@ def tiny_labels(tiny_squad_path: Path, tiny_teacher_path: Path) -> Labels:
     settings = LabelSettings(window=WINDOW, stride=STRIDE, precision="fp32", batch_tokens=1024)
     return Labels(
         label(tiny_squad_path, str(tiny_teacher_path), tiny_squad_path.with_name("labels"), settings=settings)
+    )
+
+
+@pytest.fixture
+def tiny_sources(tiny_squad_path: Path, tiny_features: Features, tiny_labels: Labels) -> Sources:
+    """What an experiment on the tiny data set is given."""
+    from qa_edge.experiments.sources import Sources
+
+    return Sources(
+        dev=str(tiny_squad_path), features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)}
     )
 
 

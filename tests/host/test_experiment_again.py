@@ -21,7 +21,6 @@ from qa_edge.experiments.runner import Plan, run_experiment, runs_of, scored_fil
 from qa_edge.experiments.share import share_of_features
 from qa_edge.experiments.sources import Sources
 from qa_edge.features import Features
-from qa_edge.labels import Labels
 from qa_edge_runtime.errors import DataError, InputError
 
 SIZES = {"hidden": 16, "model_blocks": 1, "encoder_convolutions": 1, "model_convolutions": 1, "character_dim": 8}
@@ -29,18 +28,22 @@ LINE_SIZES = [word for name, size in SIZES.items() for word in (f"--{name.replac
 
 
 @pytest.fixture
-def plan(one_thread: None, tiny_squad_path: Path, tiny_features: Features, tiny_labels: Labels, tmp_path: Path) -> Plan:
-    sources = Sources(
-        dev=str(tiny_squad_path), features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)}
-    )
+def plan(one_thread: None, tiny_sources: Sources, tmp_path: Path) -> Plan:
     return Plan(
         experiment=runs_of(EXPERIMENTS["kd"], ("hard", "rule")),
         runs=tmp_path / "runs",
         budget=Budget(share=0.6, epochs=1, dev=40),
-        sources=sources,
+        sources=tiny_sources,
         train={"batch_size": 8},
         student=SIZES,
     )
+
+
+@pytest.fixture
+def given_files(tiny_squad_path: Path, tiny_vectors_path: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """Data, vectors, a small budget and sizes on the command line, its runs in `tmp_path`."""
+    files = ("--squad", tiny_squad_path, "--dev", tiny_squad_path, "--vectors", tiny_vectors_path, "--runs", tmp_path)
+    return (*files, "--budget", "epochs=1,dev=12", *LINE_SIZES)
 
 
 def only(plan: Plan, variant: str, **budget: Any) -> Plan:
@@ -98,19 +101,9 @@ def test_features_of_a_share_are_called_one(plan: Plan, tiny_features: Features,
 
 
 def test_a_teacher_may_come_later_and_a_mistyped_one_comes_to_nothing(
-    one_thread: None, tiny_squad_path: Path, tiny_vectors_path: Path, tiny_teacher_path: Path, tmp_path: Path
+    one_thread: None, given_files: tuple[str | Path, ...], tiny_teacher_path: Path, tmp_path: Path
 ) -> None:
-    line: tuple[str | Path, ...] = (
-        "experiment",
-        "kd",
-        "--squad",
-        tiny_squad_path,
-        "--dev",
-        tiny_squad_path,
-        "--vectors",
-        tiny_vectors_path,
-    )
-    line += ("--runs", tmp_path, "--budget", "epochs=1,dev=12", "--batch-size", "8", *LINE_SIZES)
+    line = ("experiment", "kd", *given_files, "--batch-size", "8")
     windows = ("--label", "window=64,stride=16")
     mistyped = run(*line, "--only", "hard", "--only", "rule", "--teacher", tmp_path / "teachr", *windows)
     assert mistyped.exit_code == 1 and "teachr cannot be found or read" in mistyped.stderr
@@ -124,29 +117,13 @@ def test_a_teacher_may_come_later_and_a_mistyped_one_comes_to_nothing(
 
 
 def test_tables_of_the_same_runs_take_them_with_what_each_needs(
-    one_thread: None, tiny_squad_path: Path, tiny_vectors_path: Path, tiny_teacher_path: Path, tmp_path: Path
+    one_thread: None,
+    given_files: tuple[str | Path, ...],
+    tiny_squad_path: Path,
+    tiny_teacher_path: Path,
+    tmp_path: Path,
 ) -> None:
-    inputs: tuple[str | Path, ...] = (
-        "--squad",
-        tiny_squad_path,
-        "--dev",
-        tiny_squad_path,
-        "--vectors",
-        tiny_vectors_path,
-        "--runs",
-        tmp_path,
-    )
-    line: tuple[str | Path, ...] = (
-        *inputs,
-        "--budget",
-        "epochs=1,dev=12",
-        "--batch-size",
-        "4",
-        "--preset",
-        "edge",
-        *LINE_SIZES,
-    )
-    line += ("--label", "window=64,stride=16")
+    line = (*given_files, "--batch-size", "4", "--preset", "edge", "--label", "window=64,stride=16")
     teach: tuple[str | Path, ...] = ("--encoder", tiny_teacher_path, "--teach", "epochs=1,window=64,stride=16")
     ran("experiment", "table2", *line, "--only", "base")
     ran("experiment", "table6", *line, *teach, "--only", "base-chosen")

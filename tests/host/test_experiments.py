@@ -69,15 +69,12 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> Iterat
 
 
 @pytest.fixture
-def plan(one_thread: None, tiny_squad_path: Path, tiny_features: Features, tiny_labels: Labels, tmp_path: Path) -> Plan:
-    sources = Sources(
-        dev=str(tiny_squad_path), features=str(tiny_features.folder), labels={"only": str(tiny_labels.folder)}
-    )
+def plan(one_thread: None, tiny_sources: Sources, tmp_path: Path) -> Plan:
     return Plan(
         experiment=runs_of(EXPERIMENTS["kd"], ("hard", "rule-cubic")),
         runs=tmp_path / "runs",
         budget=BUDGET,
-        sources=sources,
+        sources=tiny_sources,
         train={"batch_size": 8, "temperature": 2.0},
         student=SIZES,
     )
