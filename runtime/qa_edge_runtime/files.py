@@ -105,12 +105,16 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         what = f"the text holds half of a surrogate pair at character {error.start}; expected Unicode text"
         raise DataError(f"cannot write {given}: {what}") from error
     except OSError as error:
-        room = "free some space or " if error.errno in NO_ROOM else ""
-        raise DataError(f"cannot write {given}: {error.strerror or error}; {room}name another path") from error
+        raise DataError(_unwritten(given, error)) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    room = "free some space or " if error.errno in NO_ROOM else ""
+    return f"cannot write {path}: {error.strerror or error}; {room}name another path"
 
 
 def check_replaceable(path: str | os.PathLike[str], *, force: bool, marker: str = "manifest.json") -> None:
@@ -184,8 +188,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool, ours: Callable[[Pa
         temporary.replace(target)
         _flush(target.parent)
     except OSError as error:
-        message = f"cannot write {target}: {error.strerror or error}; free some space or name another path"
-        raise DataError(message) from error
+        raise DataError(_unwritten(target, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -217,8 +220,7 @@ def atomic_folder(
         check_replaceable(target, force=force, marker=marker)
         _take_place(temporary, target)
     except OSError as error:
-        message = f"cannot write {target}: {error.strerror or error}; free some space or name another path"
-        raise DataError(message) from error
+        raise DataError(_unwritten(target, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
