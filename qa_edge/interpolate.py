@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qa_edge.loss_settings import INTERPOLATIONS
 from qa_edge_runtime.errors import InputError
-
-KINDS = ("linear", "cubic")
 
 # Pairs of lengths hardly repeat over SQuAD, so a larger cache would only fill up: the newest few hundred are enough.
 MATRIX_CACHE_BYTES = 64_000_000
@@ -74,8 +73,8 @@ def interpolation_matrix(n: int, m: int, kind: str = "cubic") -> NDArray[np.floa
     :return: float32, shape (m, n), read-only and shared; rows sum to 1.
     :raises InputError: if the kind is unknown or a length is out of range.
     """
-    if kind not in KINDS:
-        raise InputError(f"interpolation kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
+    if kind not in INTERPOLATIONS:
+        raise InputError(f"interpolation kind {kind!r} is unknown: choose one of {', '.join(INTERPOLATIONS)}")
     if n < 1 or m < 0:
         raise InputError(f"cannot interpolate from {n} to {m} positions: expected at least 1 and at least 0")
     cubic = kind == "cubic" and n >= 4

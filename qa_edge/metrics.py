@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from qa_edge.losses import LossTerms
 from qa_edge_runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qa_edge.losses import LossTerms
 
 FILE = "metrics.jsonl"
 
@@ -76,6 +77,8 @@ class MetricsLog:
         """Updates and sums of the line to come, as JSON can hold them without loss; they go into the state."""
         if not self._updates:
             return {"updates": 0, "sums": {}}
+        import torch  # here, so that reading a run's metrics needs no torch
+
         totals = self._mean(torch.tensor([float(total) for total in self._sums.values()]))
         return {"updates": self._updates, "sums": dict(zip(self._sums, totals.tolist(), strict=True))}
 

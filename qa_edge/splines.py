@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qa_edge.interpolate import KINDS, curvature
+from qa_edge.interpolate import curvature
+from qa_edge.loss_settings import INTERPOLATIONS
 from qa_edge_runtime.errors import InputError
 
 # The table has this cubed numbers: 0.5 GB of float32.
@@ -27,8 +28,8 @@ class Splines:
     """
 
     def __init__(self, longest: int, kind: str, device: torch.device | str = "cpu") -> None:
-        if kind not in KINDS:
-            raise InputError(f"interpolation kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
+        if kind not in INTERPOLATIONS:
+            raise InputError(f"interpolation kind {kind!r} is unknown: choose one of {', '.join(INTERPOLATIONS)}")
         if not 1 <= longest <= LONGEST:
             raise InputError(f"{longest} positions, expected 1 to {LONGEST}")
         self.longest = longest

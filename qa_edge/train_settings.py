@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qa_edge.align import STRATEGIES
-from qa_edge.interpolate import KINDS
-from qa_edge.losses import DistillationLoss
+from qa_edge.loss_settings import INTERPOLATIONS, DistillationLoss
 from qa_edge.schedule import SCHEDULES
 from qa_edge.settings import require_types
 from qa_edge_runtime.errors import InputError
@@ -85,7 +84,7 @@ class TrainSettings:
         choices: dict[str, tuple[str, ...]] = {
             "precision": PRECISIONS,
             "alignment": STRATEGIES,
-            "interpolation": KINDS,
+            "interpolation": INTERPOLATIONS,
             "schedule": SCHEDULES,
             "optimizer": OPTIMIZERS,
             "table": TABLES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,14 @@ sys.argv = ["qa-edge", "--help"]
 runpy.run_module("qa_edge", run_name="__main__")
 """
     assert "distill" in assert_runs(code, *ENGINES, *TRAINING)
+
+
+def test_the_report_of_runs_needs_nothing_of_training(tmp_path: Path) -> None:
+    code = f"""
+sys.argv = ["qa-edge", "report", "--runs", {str(tmp_path)!r}, "-o", {str(tmp_path / "report")!r}]
+runpy.run_module("qa_edge", run_name="__main__")
+"""
+    assert "Table 8" in assert_runs(code, *ENGINES, *TRAINING)
 
 
 def test_blocking_blocks() -> None:

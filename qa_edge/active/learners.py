@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from qa_edge.active.readers import PlacedReader, open_reader
 from qa_edge.recipe import model_entry
-from qa_edge.teach import TeachSettings, teach
+from qa_edge.teach import teach
+from qa_edge.teach_settings import TeachSettings
 from qa_edge_runtime.errors import DataError, InputError
 
 Log = Callable[[str], None]

@@ -149,7 +149,7 @@ def _learner(
 ) -> Learner:
     """What the options ask to be trained."""
     from qa_edge.active.learners import TeacherLearner
-    from qa_edge.teach import TeachSettings
+    from qa_edge.teach_settings import TeachSettings
 
     squad, dev, encoder, features = (paths[name] for name in ("squad", "dev", "encoder", "features"))
     assert squad is not None

@@ -119,7 +119,7 @@ def command(
         if name in ("table7", "table8") and missing:
             raise click.UsageError(f"{name} needs --adversarial {' and --adversarial '.join(sorted(missing))}.json")
         from qa_edge.labels import LabelSettings
-        from qa_edge.teach import TeachSettings
+        from qa_edge.teach_settings import TeachSettings
 
         teach = read_values(teach_text.split(","), TeachSettings, "--teach") if teach_text else {}
         label = read_values(label_text.split(","), LabelSettings, "--label") if label_text else {}

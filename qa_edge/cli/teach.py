@@ -25,7 +25,8 @@ def command(
     encoder: str, squad: str, dev: str | None, output: str, max_steps: int | None, as_json: bool, **settings: Any
 ) -> None:
     """Fine-tune an encoder on extractive questions; the same command goes on with an interrupted run."""
-    from qa_edge.teach import TeachSettings, teach
+    from qa_edge.teach import teach
+    from qa_edge.teach_settings import TeachSettings
 
     with wrong_usage():
         chosen = TeachSettings(**given(settings))

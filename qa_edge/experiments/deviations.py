@@ -11,7 +11,7 @@ from qa_edge.active.curve import Loop
 from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.lineage import OF_A_TEACHER, is_taught, questions_before
 from qa_edge.experiments.paper import whole_size
-from qa_edge.teach import TeachSettings
+from qa_edge.teach_settings import TeachSettings
 from qa_edge.train_settings import TrainSettings
 
 # Those that change no score, or that the size and the row say.

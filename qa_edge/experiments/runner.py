@@ -356,7 +356,7 @@ class _Work:
         from qa_edge.active.clusters import SentenceEncoder
         from qa_edge.active.learners import TeacherLearner
         from qa_edge.active.loop import run_loop
-        from qa_edge.teach import TeachSettings
+        from qa_edge.teach_settings import TeachSettings
 
         sources = self.plan.sources
         assert sources.encoder is not None

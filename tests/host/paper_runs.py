@@ -11,7 +11,7 @@ from typing import Any
 from qa_edge.active.cycles import LoopSettings
 from qa_edge.experiments.report import PaperReport
 from qa_edge.recipe import Input
-from qa_edge.teach import TeachSettings
+from qa_edge.teach_settings import TeachSettings
 from qa_edge.train_settings import TrainSettings
 
 

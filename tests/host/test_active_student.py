@@ -30,7 +30,7 @@ from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.recipe import model_entry
 from qa_edge.split import sample_articles
 from qa_edge.squad import read_squad
-from qa_edge.teach import TeachSettings
+from qa_edge.teach_settings import TeachSettings
 from qa_edge.train_settings import TrainSettings
 from qa_edge_runtime.errors import DataError, InputError
 

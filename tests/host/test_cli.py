@@ -21,7 +21,7 @@ from qa_edge.cli import main, options
 from qa_edge.labels import LabelSettings
 from qa_edge.prepare import PrepareSettings
 from qa_edge.student.config import StudentConfig
-from qa_edge.teach import TeachSettings
+from qa_edge.teach_settings import TeachSettings
 from qa_edge.train_settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

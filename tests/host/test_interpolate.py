@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 scipy_interpolate = pytest.importorskip("scipy.interpolate")
 
 from qa_edge import interpolate as module  # noqa: E402
-from qa_edge.interpolate import KINDS, ArrayCache, interpolate, interpolation_matrix  # noqa: E402
+from qa_edge.interpolate import ArrayCache, interpolate, interpolation_matrix  # noqa: E402
+from qa_edge.loss_settings import INTERPOLATIONS  # noqa: E402
 
 
 def scipy_matrix(n: int, m: int, kind: str) -> np.ndarray:
@@ -22,7 +23,7 @@ def scipy_matrix(n: int, m: int, kind: str) -> np.ndarray:
     return scipy_interpolate.interp1d(x, np.eye(n), kind=kind, axis=0)(np.linspace(0.0, 1.0, m))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTERPOLATIONS)
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 13, 150, 400])
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 37, 180, 600])
 def test_equals_scipy(n: int, m: int, kind: str) -> None:
@@ -32,7 +33,7 @@ def test_equals_scipy(n: int, m: int, kind: str) -> None:
     np.testing.assert_allclose(matrix, expected, atol=1e-6)
 
 
-@given(st.integers(4, 60), st.integers(1, 90), st.integers(0, 2**32 - 1), st.sampled_from(KINDS))
+@given(st.integers(4, 60), st.integers(1, 90), st.integers(0, 2**32 - 1), st.sampled_from(INTERPOLATIONS))
 @settings(max_examples=100, deadline=None)
 def test_equals_scipy_on_logits(n: int, m: int, seed: int, kind: str) -> None:
     logits = 8.0 * np.random.default_rng(seed).standard_normal(n)
@@ -41,7 +42,7 @@ def test_equals_scipy_on_logits(n: int, m: int, seed: int, kind: str) -> None:
     np.testing.assert_allclose(result[0, 1].numpy(), spline(np.linspace(0.0, 1.0, m)), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTERPOLATIONS)
 def test_ends_coincide_and_constants_stay(kind: str) -> None:
     for n in range(1, 30):
         for m in range(2, 40):

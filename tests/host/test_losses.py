@@ -11,8 +11,8 @@ from qa_edge_runtime.errors import InputError
 torch = pytest.importorskip("torch")
 
 from qa_edge.interpolate import interpolate  # noqa: E402
+from qa_edge.loss_settings import DistillationLoss  # noqa: E402
 from qa_edge.losses import (  # noqa: E402
-    DistillationLoss,
     distillation_loss,
     hard_loss,
     interpolation_loss,

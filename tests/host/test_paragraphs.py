@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 from qa_edge.batches import TrainingData  # noqa: E402
 from qa_edge.features import Features  # noqa: E402
 from qa_edge.labels import Labels  # noqa: E402
-from qa_edge.losses import DistillationLoss, OtherLogits, distillation_loss  # noqa: E402
+from qa_edge.loss_settings import DistillationLoss  # noqa: E402
+from qa_edge.losses import OtherLogits, distillation_loss  # noqa: E402
 from qa_edge.paragraphs import CANDIDATES, Others, find_candidates  # noqa: E402
 from qa_edge.prepare import PrepareSettings, prepare  # noqa: E402
 from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, write_squad  # noqa: E402

@@ -8,7 +8,8 @@ import pytest
 from tiny_teacher import Workshop, ran, run, write_example_squad, write_example_teacher
 
 from qa_edge.squad import read_squad
-from qa_edge.teach import TeachSettings, batches_of_process
+from qa_edge.teach import batches_of_process
+from qa_edge.teach_settings import TeachSettings
 from qa_edge.teacher import Teacher, padded_width
 from qa_edge.windows import encode_examples, token_batches
 from qa_edge_runtime.errors import InputError
