@@ -88,8 +88,8 @@ def choose_engine(bundle: Bundle, *, engine: str | None = None, precision: str |
         and engine in (candidate, None)
         and (precision is None or precision in manifest.precisions(candidate))
     ]
+    wanted = " in ".join(part for part in (engine, precision) if part)
     if not candidates:
-        wanted = " in ".join(part for part in (engine, precision) if part)
         held = "; ".join(f"{name} in {', '.join(manifest.precisions(name))}" for name in manifest.engines)
         raise InputError(f"bundle {bundle.path} has no graph for {wanted}, it has {held}: name one of these")
     for module, candidate in _MODULES.items():
@@ -105,7 +105,8 @@ def choose_engine(bundle: Bundle, *, engine: str | None = None, precision: str |
                     f' {instead}, or install ai-edge-litert (pip install "qa-edge-runtime[tflite]")'
                 )
         return EngineChoice(candidate, precision or runnable[0])
-    raise MissingExtraError(f"this bundle needs {', or '.join(_NEEDS[candidate] for candidate in candidates)}")
+    needing = f"this bundle's graph for {wanted} needs" if wanted else "this bundle needs"
+    raise MissingExtraError(f"{needing} {', or '.join(_NEEDS[candidate] for candidate in candidates)}")
 
 
 def open_engine(

@@ -90,8 +90,8 @@ OR_LITERT = ', or install ai-edge-litert (pip install "qa-edge-runtime[tflite]")
     ("held", "installed", "named", "kind", "message"),
     [
         (ALL, [], {}, MissingExtraError, f"this bundle needs {NEEDS_LITERT}, or {NEEDS_ONNX}"),
-        (ALL, [ONNX], {"precision": "fp16"}, MissingExtraError, f"this bundle needs {NEEDS_LITERT}"),
-        (ALL, [LITERT], {"engine": "onnx"}, MissingExtraError, f"this bundle needs {NEEDS_ONNX}"),
+        (ALL, [ONNX], {"precision": "fp16"}, MissingExtraError, f"graph for fp16 needs {NEEDS_LITERT}"),
+        (ALL, [LITERT], {"engine": "onnx"}, MissingExtraError, f"graph for onnx needs {NEEDS_ONNX}"),
         ({"onnx": ["fp32"]}, [LITERT], {}, MissingExtraError, f"this bundle needs {NEEDS_ONNX}"),
         ({"onnx": ["int8"]}, [ONNX], {"engine": "tflite"}, InputError, "no graph for tflite, it has onnx in int8"),
         (ALL, [ONNX], {"engine": "onnx", "precision": "fp16"}, InputError, "no graph for onnx in fp16, it has onnx in"),
