@@ -13,26 +13,22 @@ INTERPOLATIONS = ("linear", "cubic")
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationLoss:
-    """How the terms are weighed: (1 - rho) hard + rho soft + mse_weight MSE (Eq. 12) + f1_weight (1 - expected F1).
+    """How the terms are weighed: (1 - rho) hard + rho soft + mse_weight MSE (Eq. 12).
 
     :param rho: share of the soft loss, 0 to 1 (paper: 0.7); 1 for a question without an answer, whatever stands here.
     :param temperature: of both distributions in the soft loss, above 0 (paper: 10).
     :param mse_weight: of the interpolation term, 0 or more (Eq. 12 as printed: 1); 0 leaves it out.
-    :param f1_weight: of what is missing of the answers' expected F1, 0 or more (not in the paper: 0, left out).
     :raises InputError: if one of them is out of range.
     """
 
     rho: float = 0.7
     temperature: float = 10.0
     mse_weight: float = 1.0
-    f1_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rho <= 1.0:
             raise InputError(f"rho is {self.rho}: expected a number from 0 (labels alone) to 1 (teacher alone)")
         if not (self.temperature > 0.0 and math.isfinite(self.temperature)):
             raise InputError(f"temperature is {self.temperature}: expected a number above 0")
-        for name in ("mse_weight", "f1_weight"):
-            weight = getattr(self, name)
-            if not (weight >= 0.0 and math.isfinite(weight)):
-                raise InputError(f"{name} is {weight}: expected 0 (without the term) or more")
+        if not (self.mse_weight >= 0.0 and math.isfinite(self.mse_weight)):
+            raise InputError(f"mse_weight is {self.mse_weight}: expected 0 (without the term) or more")

@@ -1,4 +1,4 @@
-"""What the student learns from: labels, the teacher's distribution, the teacher's logits (Eq. 5 to 12), expected F1.
+"""The three terms that the student learns from: labels, the teacher's distribution, the teacher's logits (Eq. 5 to 12).
 
 Each is a loss a question, start and end summed (the MSE is their mean); `distillation_loss` weighs them and takes the
 mean over the batch. All is computed in float32 (float64 for float64), whatever precision the student runs in.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qa_edge.loss_settings import DistillationLoss
@@ -25,8 +24,7 @@ class LossTerms(NamedTuple):
 
     `total` is the mean of the questions' own weighted sums. `hard` is the mean over the questions that have an answer,
     `soft` over those with an aligned token, `mse` over those with a piece, so `total` is their weighted sum only
-    when all questions have all three. Where layers are distilled too, `total` has their weighted term (`layers`), and
-    where expected F1 is learned from, `f1` is the mean over the questions that have an answer.
+    when all questions have all three. Where layers are distilled too, `total` has their weighted term (`layers`).
     """
 
     total: Tensor
@@ -34,7 +32,6 @@ class LossTerms(NamedTuple):
     soft: Tensor
     mse: Tensor
     layers: Tensor | None = None
-    f1: Tensor | None = None
 
 
 class OtherLogits(NamedTuple):
@@ -95,33 +92,6 @@ def hard_loss(start_logits: Tensor, end_logits: Tensor, mask: Tensor, start: Ten
         picked = scores.gather(-1, target.clamp(min=0)[:, None].long())[:, 0]
         rows = rows - torch.where(labelled, picked, 0.0)
     return rows
-
-
-def f1_loss(
-    start_logits: Tensor, end_logits: Tensor, mask: Tensor, start: Tensor, end: Tensor, *, max_tokens: int = 30
-) -> Tensor:
-    """One less the expected F1 of the answer, over the decoder's distribution: all spans of at most `max_tokens`.
-
-    The risk of minimum risk training (Shen et al., 2016), worked out instead of sampled as in DCN+ (Xiong et al.,
-    2018). F1 is of tokens by their place, not of words as the official scoring normalises them.
-
-    :param start_logits: float, shape (batch, context_tokens).
-    :param end_logits: same shape.
-    :param mask: True at context tokens, False at padding, same shape.
-    :param start: index of the answer's first token, int64, shape (batch,); -1 where there is no answer.
-    :param end: index of its last token, inclusive, same shape.
-    :return: loss of each question, 0 to 1, shape (batch,); 0 (with a gradient of zeros) without an answer.
-    """
-    # Far below any logit, and twice it is finite: a span that begins or ends at padding has a probability of 0.
-    starts, ends = (_full(logits).masked_fill(~mask, NO_ANSWER) for logits in (start_logits, end_logits))
-    ends = F.pad(ends, (0, max_tokens - 1), value=NO_ANSWER).unfold(1, max_tokens, 1)
-    share = torch.softmax((starts[:, :, None] + ends).flatten(1), dim=-1)
-    first = torch.arange(starts.shape[1], device=starts.device)[:, None]
-    last = first + torch.arange(max_tokens, device=starts.device)
-    true_first, true_last = start[:, None, None], end[:, None, None]
-    common = (torch.minimum(last, true_last) - torch.maximum(first, true_first) + 1).clamp(min=0)
-    f1 = 2.0 * common.to(share.dtype) / ((last - first + 1) + (true_last - true_first + 1))
-    return torch.where(_labelled(start, end), 1.0 - (share * f1.flatten(1)).sum(dim=-1), 0.0)
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -193,7 +163,7 @@ def distillation_loss(
     teacher_pieces: Tensor | None = None,
     piece_mask: Tensor | None = None,
 ) -> LossTerms:
-    """Loss of a batch of questions, mean over the batch: see `DistillationLoss` for the terms (Eq. 5, 12).
+    """Loss of a batch of questions: (1 - rho) hard + rho soft + mse_weight MSE each, mean over the batch (Eq. 5, 12).
 
     A question without an answer has rho = 1. One without an aligned token has no soft loss, one without pieces no MSE.
 
@@ -230,16 +200,11 @@ def distillation_loss(
         mse, compared = interpolation_loss(interpolated, teacher_pieces, piece_mask), piece_mask.any(dim=-1)
     soft_weight = torch.where(labelled, config.rho, 1.0)
     rows = (1.0 - config.rho) * hard + soft_weight * soft + config.mse_weight * mse
-    f1 = None
-    if config.f1_weight > 0.0:
-        missing = f1_loss(start_logits, end_logits, mask, start, end)
-        rows, f1 = rows + config.f1_weight * missing, _mean(labelled.to(missing.dtype) - missing, labelled)
     return LossTerms(
         total=rows.sum() / max(len(rows), 1),
         hard=_mean(hard, labelled),
         soft=_mean(soft, distilled),
         mse=_mean(mse, compared),
-        f1=f1,
     )
 
 

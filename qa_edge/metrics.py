@@ -68,7 +68,8 @@ class MetricsLog:
         self._updates += 1
         self._questions += questions
         values = {"loss": terms.total, "hard": terms.hard, "soft": terms.soft, "mse": terms.mse, "gradient_norm": norm}
-        values |= {name: value for name in ("layers", "f1") if (value := getattr(terms, name)) is not None}
+        if terms.layers is not None:
+            values["layers"] = terms.layers
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
 

@@ -28,7 +28,6 @@ class TrainSettings:
     :param optimizer: `adam`, or `muon` for the matrices and Adam for the rest (see `muon`).
     :param weight_decay: L2, added to the gradient as Adam does.
     :param interpolation: `cubic` or `linear`; used unless mse_weight is 0.
-    :param f1_weight: of one less the expected F1 of the answers (see `losses.f1_loss`); 0 leaves it out.
     :param others: share of the questions that are asked of another paragraph of their article too, without the answer,
         in one softmax with their own (see `paragraphs`): so that logits of the windows of a long text are comparable.
     :param noise: share of the questions that are asked in noise, which the features must hold (see `noisy_questions`).
@@ -53,7 +52,6 @@ class TrainSettings:
     rho: float = 0.7
     temperature: float = 10.0
     mse_weight: float = 1.0
-    f1_weight: float = 0.0
     alignment: str = "rule"
     interpolation: str = "cubic"
     context_limit: int = 400
@@ -108,6 +106,4 @@ class TrainSettings:
 
     def loss(self) -> DistillationLoss:
         """The weights of the loss terms, checked."""
-        return DistillationLoss(
-            rho=self.rho, temperature=self.temperature, mse_weight=self.mse_weight, f1_weight=self.f1_weight
-        )
+        return DistillationLoss(rho=self.rho, temperature=self.temperature, mse_weight=self.mse_weight)

@@ -26,7 +26,6 @@ TRAIN: Mapping[str, tuple[Any, Any, str]] = {
     "rho": (float, 0.7, "Share of the soft loss, 0 to 1."),
     "temperature": (float, 10.0, "Temperature of the soft loss."),
     "mse_weight": (float, 1.0, "Weight of the interpolation loss; 0 leaves it out."),
-    "f1_weight": (click.FloatRange(0), 0.0, "Weight of one less the answers' expected F1; 0 leaves it out."),
     "alignment": (click.Choice(["rule", "offset"]), "rule", "How word pieces are matched with tokens."),
     "interpolation": (click.Choice(["cubic", "linear"]), "cubic", "How student logits reach teacher positions."),
     "context_limit": (int, 400, "Tokens of a context that training sees."),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -15,7 +14,6 @@ from qa_edge.interpolate import interpolate  # noqa: E402
 from qa_edge.loss_settings import DistillationLoss  # noqa: E402
 from qa_edge.losses import (  # noqa: E402
     distillation_loss,
-    f1_loss,
     hard_loss,
     interpolation_loss,
     soft_loss,
@@ -82,17 +80,6 @@ def numpy_mse(batch: dict[str, Any], row: int) -> float:
     return float((difference**2).mean())
 
 
-def numpy_expected_f1(batch: dict[str, Any], row: int, max_tokens: int) -> float:
-    """Over the product's own decoder: every span it allows, with its probability."""
-    tokens, truth = LENGTHS[row], set(range(int(batch["start"][row]), int(batch["end"][row]) + 1))
-    logits = [batch[f"{side}_logits"][row, :tokens].numpy() for side in ("start", "end")]
-    total = 0.0
-    for span in decode_spans(*logits, max_tokens=max_tokens, top_k=tokens * max_tokens):
-        common = len(truth & set(range(span.start, span.end + 1)))
-        total += span.probability * 2 * common / (len(truth) + span.end - span.start + 1)
-    return total
-
-
 def test_hard_loss_of_each_question_is_numpys() -> None:
     batch = make_batch()
     result = hard_loss(*(batch[name] for name in ("start_logits", "end_logits", "mask", "start", "end")))
@@ -118,24 +105,6 @@ def test_hard_loss_without_a_label_is_zero_and_keeps_the_graph() -> None:
     )
     result.sum().backward()
     assert (result == 0).all() and logits.grad is not None and (logits.grad == 0).all()
-
-
-@pytest.mark.parametrize("max_tokens", [1, 3, 30])
-def test_f1_loss_is_what_the_decoders_distribution_misses(max_tokens: int) -> None:
-    batch = make_batch()
-    names = ("start_logits", "end_logits", "mask", "start", "end")
-    result = f1_loss(*(batch[name] for name in names), max_tokens=max_tokens)
-    expected = [1.0 - numpy_expected_f1(batch, row, max_tokens) for row in (0, 2, 3)]
-    np.testing.assert_allclose(result, [expected[0], 0.0, *expected[1:]], rtol=1e-9)
-
-
-def test_f1_loss_moves_the_words_at_an_answers_end_least() -> None:
-    """Sure of a place and not of the end: the true end gains, a near one loses less than a far one."""
-    start, end = torch.tensor([[9.0, 0.0, 0.0, 0.0, 0.0, 0.0]]), torch.zeros(1, 6, requires_grad=True)
-    f1_loss(start, end, torch.ones(1, 6, dtype=torch.bool), torch.tensor([0]), torch.tensor([1])).sum().backward()
-    assert end.grad is not None
-    falls = end.grad[0].tolist()  # positive: the logit goes down
-    assert falls[1] < falls[2] < falls[3] < falls[4] < falls[5] and falls[1] < 0 < falls[5]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 10.0])
@@ -205,22 +174,14 @@ def test_gradient_of_the_mse_through_the_interpolation() -> None:
     assert torch.autograd.gradcheck(loss, logits)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        DistillationLoss(),
-        DistillationLoss(rho=0.2, temperature=3.0, mse_weight=0.1),
-        DistillationLoss(rho=0.2, f1_weight=3.0),
-    ],
-)
+@pytest.mark.parametrize("config", [DistillationLoss(), DistillationLoss(rho=0.2, temperature=3.0, mse_weight=0.1)])
 def test_distillation_loss_weighs_each_question_for_itself(config: DistillationLoss) -> None:
     batch = make_batch()
     terms = distillation_loss(config, **batch)
     total = 0.0
     for row, (labelled, taught) in enumerate([(True, True), (False, True), (True, True), (True, False)]):
         rho = config.rho if labelled else 1.0
-        if labelled:
-            total += (1.0 - rho) * numpy_hard(batch, row) + config.f1_weight * (1.0 - numpy_expected_f1(batch, row, 30))
+        total += (1.0 - rho) * numpy_hard(batch, row) if labelled else 0.0
         if taught:
             total += rho * numpy_soft(batch, row, config.temperature) + config.mse_weight * numpy_mse(batch, row)
     assert terms.total.item() == pytest.approx(total / 4, rel=1e-6)
@@ -228,9 +189,6 @@ def test_distillation_loss_weighs_each_question_for_itself(config: DistillationL
     soft = np.mean([numpy_soft(batch, row, config.temperature) for row in range(3)])
     assert terms.soft.item() == pytest.approx(soft, rel=1e-6)
     assert terms.mse.item() == pytest.approx(np.mean([numpy_mse(batch, row) for row in range(3)]), rel=1e-6)
-    assert (terms.f1 is None) == (not config.f1_weight)
-    if terms.f1 is not None:
-        assert terms.f1.item() == pytest.approx(np.mean([numpy_expected_f1(batch, row, 30) for row in (0, 2, 3)]))
 
 
 def test_distillation_loss_is_the_sum_of_its_terms_when_all_have_all() -> None:
@@ -241,8 +199,8 @@ def test_distillation_loss_is_the_sum_of_its_terms_when_all_have_all() -> None:
 
 
 def test_no_padding_has_any_influence() -> None:
-    batch, config = make_batch(), DistillationLoss(f1_weight=1.0)
-    expected = distillation_loss(config, **batch)
+    batch = make_batch()
+    expected = distillation_loss(DistillationLoss(), **batch)
     for fill in (1e30, -1e30, 0.0):
         filled = dict(batch)
         for name in ("start_logits", "end_logits"):
@@ -251,14 +209,14 @@ def test_no_padding_has_any_influence() -> None:
             filled[name] = torch.where(batch["aligned"], batch[name], fill)
         for name in ("interpolated", "teacher_pieces"):
             filled[name] = torch.where(batch["piece_mask"][:, None], batch[name], fill)
-        torch.testing.assert_close(distillation_loss(config, **filled), expected)
+        torch.testing.assert_close(distillation_loss(DistillationLoss(), **filled), expected)
         wider = {
             name: torch.nn.functional.pad(values, (0, 5), value=False if values.dtype == torch.bool else fill)
             if values.dim() > 1
             else values
             for name, values in filled.items()
         }
-        torch.testing.assert_close(distillation_loss(config, **wider), expected)
+        torch.testing.assert_close(distillation_loss(DistillationLoss(), **wider), expected)
 
 
 def test_order_of_the_batch_has_no_influence() -> None:
