@@ -69,9 +69,6 @@ def average_labels(folders: Sequence[str | Path], output: str | Path, *, force: 
         "precision": "+".join(sorted({str(source["precision"]) for source in sources})),
         "sources": sources,
     }
-    borrowed = next((one.manifest["pieces_of"] for one in labels if "pieces_of" in one.manifest), None)
-    if borrowed is not None:
-        manifest["pieces_of"] = borrowed
     if layered is not None:
         manifest["states_of"] = layered.manifest["teacher"]
     with atomic_folder(output, force=force) as folder:

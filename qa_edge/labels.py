@@ -189,17 +189,6 @@ class Labels:
                 f"expected {squad_sha256[:12]}): label this data set into another folder"
             )
 
-    def require_offset(self, alignment: str, mse_weight: float) -> None:
-        """Refuse to learn from borrowed pieces (`borrowed_pieces`) what they do not hold.
-
-        :raises InputError: if a token's logit is sought elsewhere than by `offset`, or the pieces' own are.
-        """
-        if "pieces_of" in self.manifest and (alignment != "offset" or mse_weight):
-            raise InputError(
-                f"labels {self.folder} hold a model's logits at another's pieces, which only offset finds: expected "
-                f"alignment offset and MSE weight 0, found {alignment} and {mse_weight:g}"
-            )
-
     def pieces(self, context: int) -> Pieces:
         """The teacher's pieces of a context."""
         here = slice(int(self._piece_offsets[context]), int(self._piece_offsets[context + 1]))

@@ -36,9 +36,7 @@ def taught_by(
         return None, None
     if recipe.teacher is None:
         states = LayerStates(recipe.inputs["states"].checked("states")) if "states" in recipe.inputs else None
-        given = Labels(recipe.inputs["labels"].checked("labels"))
-        given.require_offset(recipe.train.alignment, recipe.train.mse_weight)
-        return given, states
+        return Labels(recipe.inputs["labels"].checked("labels")), states
     squad, folder = recipe.inputs["squad"], run / "labels"
     asked: dict[str, Any] = {
         "settings": recipe.label,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TOP_ANSWERS = 5
 MAX_TOKENS = 30
 # A logit of tokens at which no answer starts or ends: finite, as the decoder asks, and without any probability.
-NEVER = -1e30
+_NEVER = -1e30
 _RUN_FILES = ("config.json", "model.safetensors", VOCABULARY, VECTORS, TOKENIZER)
 
 Logits = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -289,7 +289,7 @@ def _edges(tokens: Tokens, start: NDArray[np.float32], end: NDArray[np.float32])
     space = np.array([text.isspace() for text in tokens.texts], bool)
     if len(space) != len(start):
         raise DataError(f"{len(start)} logits of {len(space)} tokens: expected one a token")
-    never = np.float32(NEVER)
+    never = np.float32(_NEVER)
     return PlacedLogits(
         start=np.where(space, never, start),
         end=np.where(space, never, end),

@@ -98,9 +98,7 @@ class StudentLearner:
         if found["squad_sha256"] != read_squad(self.pool).sha256:
             raise DataError(f"features {self.features} were made from other data than {self.pool}: prepare the pool")
         if self.labels is not None:
-            labels = Labels(self.labels)
-            labels.require(found["squad_sha256"])
-            labels.require_offset(self.settings.alignment, self.settings.mse_weight)
+            Labels(self.labels).require(found["squad_sha256"])
             if self.settings.layers_weight:
                 states_folder(self.labels)
 

@@ -14,11 +14,6 @@ from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_
 @click.command("label", short_help="Compute a teacher's logits for every question.")
 @click.option("--squad", metavar="DATA.json", required=True, help="SQuAD v1.1 or v2.0 JSON.")
 @click.option("--teacher", metavar="NAME", required=True, help="Question-answering model of the hub, or a folder.")
-@click.option(
-    "--pieces",
-    metavar="LABELS",
-    help="Labels at whose pieces to write, so that both can be averaged; NAME may then be a run or a bundle too.",
-)
 @click.option("-o", "--output", metavar="LABELS", required=True, help="Folder to write, or to go on with.")
 @settings_options(LABEL)
 @click.option("--states", metavar="FEATURES", help="Keep reduced states of the teacher's layers at these tokens too.")
@@ -31,7 +26,6 @@ from qa_edge.cli.output import json_option, log, print_facts, print_json, wrong_
 def command(
     squad: str,
     teacher: str,
-    pieces: str | None,
     output: str,
     states: str | None,
     states_share: float,
@@ -43,14 +37,9 @@ def command(
 ) -> None:
     """Store a teacher's start and end logits for all questions; what an earlier run has done is kept.
 
-    With --pieces a student, or a teacher with another tokenizer, is written as if it had the pieces of LABELS: for
-    labels average, and for distill with --alignment offset. Its windows are those of LABELS.
-
     With --states the questions that FEATURES train on are read once more, for distill --layers-weight; a share has the
     articles that an experiment's budget of that share has.
     """
-    if pieces is not None and (states is not None or {"window", "stride"} & given(settings).keys()):
-        raise click.UsageError("--pieces goes without --states, --window and --stride: they are those of its LABELS")
     from qa_edge.labels import LabelSettings, label
 
     if device is None:
@@ -65,12 +54,7 @@ def command(
 
     work: dict[str, Any] = {"settings": chosen, "device": device, "on_shard": said}
     work |= {"process": process, "processes": processes}
-    if pieces is None:
-        folder = label(squad, teacher, output, **work)
-    else:
-        from qa_edge.borrowed_pieces import label_at_pieces
-
-        folder = label_at_pieces(squad, teacher, pieces, output, **work)
+    folder = label(squad, teacher, output, **work)
     if states is not None:
         from qa_edge.states import label_states
 

@@ -129,9 +129,8 @@ def average(folders: tuple[str, ...], output: str, force: bool, as_json: bool) -
     """Write labels that are the mean of those of several teachers, for distill --labels: an ensemble.
 
     LABELS are folders that qa-edge label wrote, of the same data by teachers with the same tokenizer and windows, such
-    as several fine-tunings of one encoder; label --pieces gives others, students too, the pieces of the first. The
-    logits are averaged as they are; the layers' states, where there are any, are those of the first folder that has
-    them.
+    as several fine-tunings of one encoder. The logits are averaged as they are; the layers' states, where there are
+    any, are those of the first folder that has them.
     """
     from qa_edge.ensemble import average_labels
 
