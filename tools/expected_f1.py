@@ -17,10 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qa_edge.active.readers import open_reader
 from qa_edge.cli.output import print_table
 from qa_edge.squad import read_squad
-from qa_edge_runtime import Answerer
-from qa_edge_runtime.answers import edge_logits
 from qa_edge_runtime.decoder import decode_spans
 from qa_edge_runtime.errors import QaEdgeError
 from qa_edge_runtime.scoring import exact_match, f1, score_answer
@@ -42,10 +41,9 @@ class Candidates(NamedTuple):
 
 def choices(found: Candidates) -> Mapping[str, int]:
     """Which of the spans each rule answers."""
-    pairs = {"exact": exact_match, "f1": f1}
     same, overlap = (
         np.array([[float(score(one, other)) for other in found.texts] for one in found.texts])
-        for score in pairs.values()
+        for score in (exact_match, f1)
     )
     chosen = {PLACES: 0, BEST: int(found.scores[:, 1].argmax())}
     for temperature in TEMPERATURES:
@@ -67,16 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sums: dict[str, NDArray[np.float64]] = {}
     total = 0
     try:
-        squad = read_squad(asked.squad)
-        with Answerer.load(asked.bundle, engine=asked.engine) as answerer:
-            for _, paragraph, question in squad.items():
-                if not question.answers:
-                    continue
-                context, truths = paragraph.context, [answer.text for answer in question.answers]
-                start, end, tokens = answerer.logits(question.text, context)
-                edges = (np.maximum(logits, -1e6) for logits in edge_logits(tokens, start, end))
-                spans = decode_spans(*edges, top_k=SPANS)
-                texts = [context[tokens.starts[span.start] : tokens.ends[span.end]] for span in spans]
+        reader = open_reader(asked.bundle, engine=asked.engine)
+        for _, paragraph in read_squad(asked.squad).paragraphs():
+            context, questions = paragraph.context, [question for question in paragraph.questions if question.answers]
+            asked_here = [(question.text, context) for question in questions]
+            for question, placed in zip(questions, reader.placed(asked_here), strict=True):
+                truths = [answer.text for answer in question.answers]
+                spans = decode_spans(placed.start, placed.end, top_k=SPANS)
+                texts = [context[placed.first[span.start] : placed.behind[span.end]] for span in spans]
                 scores = np.array([[float(score) for score in score_answer(text, truths)] for text in texts])
                 found = Candidates(texts, np.array([span.logit for span in spans]), scores)
                 for rule, place in choices(found).items():
