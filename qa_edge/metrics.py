@@ -43,7 +43,9 @@ class MetricsLog:
     ) -> None:
         self.path, self.enabled, self._mean = run / FILE, enabled, mean
         self._board: Any = None
-        self._sums: dict[str, Any] = {}
+        # Of the updates before a resumed run's first, over all processes; and this process's own since, on its device.
+        self._earlier: dict[str, float] = {}
+        self._values: dict[str, list[Tensor]] = {}
         self._reset()
 
     def start(self, *, step: int, gathered: Mapping[str, Any] | None = None) -> None:
@@ -53,7 +55,7 @@ class MetricsLog:
         """
         self._reset()
         if gathered:
-            self._updates, self._sums = gathered["updates"], dict(gathered["sums"])
+            self._updates, self._earlier = gathered["updates"], dict(gathered["sums"])
         if not self.enabled:
             return
         keep_lines(self.path, step=step)
@@ -71,16 +73,23 @@ class MetricsLog:
         if terms.layers is not None:
             values["layers"] = terms.layers
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+            self._values.setdefault(name, []).append(value.detach())
 
     def gathered(self) -> dict[str, Any]:
-        """Updates and sums of the line to come, as JSON can hold them without loss; they go into the state."""
+        """Updates and sums of the line to come, as JSON can hold them without loss; they go into the state.
+
+        Summed in 64 bits: in 32 the last digit of a line would hang on where a run was stopped and resumed.
+        """
         if not self._updates:
             return {"updates": 0, "sums": {}}
         import torch  # here, so that reading a run's metrics needs no torch
 
-        totals = self._mean(torch.tensor([float(total) for total in self._sums.values()]))
-        return {"updates": self._updates, "sums": dict(zip(self._sums, totals.tolist(), strict=True))}
+        own = [torch.stack(values).cpu().double().sum() for values in self._values.values()]
+        means = self._mean(torch.stack(own)).tolist() if own else []
+        sums = self._earlier | {
+            name: self._earlier.get(name, 0.0) + mean for name, mean in zip(self._values, means, strict=True)
+        }
+        return {"updates": self._updates, "sums": sums}
 
     def write_training(self, *, step: int, epoch: float, rate: float) -> None:
         """Write the means since the last line and the questions an hour."""
@@ -107,5 +116,5 @@ class MetricsLog:
 
     def _reset(self) -> None:
         self._updates = self._questions = 0
-        self._sums = {}
+        self._earlier, self._values = {}, {}
         self._since = time.perf_counter()

@@ -218,6 +218,8 @@ class Trainer:
 
     def _mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, each of which sees its own share of an update's questions."""
+        if self.accelerator.num_processes == 1:
+            return values
         return self.accelerator.reduce(values.to(self.accelerator.device), "mean").cpu()
 
     def _evaluate(self) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from qa_edge.batches import TrainingData
 from qa_edge.checkpoint import TrainingState, load_student
 from qa_edge.features import Features
 from qa_edge.labels import Labels, LabelSettings, label
+from qa_edge.losses import LossTerms
 from qa_edge.metrics import MetricsLog
 from qa_edge.prepare import PrepareSettings, prepare
 from qa_edge.squad import Squad, read_squad, write_squad
@@ -503,6 +504,27 @@ def test_metrics_drop_what_will_be_repeated_and_lines_that_were_cut(tmp_path: Pa
     silent.start(step=0)
     silent.write(kind="training", step=1)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3])
+def test_metrics_are_the_same_to_the_last_digit_wherever_a_run_was_stopped(tmp_path: Path, stopped: int) -> None:
+    """Sums of 32 bits would lose the ones beside the large number, or not, as the slices part them."""
+
+    def add(log: MetricsLog, values: Sequence[float]) -> None:
+        for value in map(torch.tensor, values):
+            log.add(questions=1, norm=value, terms=LossTerms(value, value, value, value))
+
+    values = (2.0**24, 1.0, 1.0, 1.0)
+    whole, first, second = (MetricsLog(tmp_path / name, mean=lambda means: means / 2) for name in ("0", "1", "1"))
+    for log in (whole, first):
+        log.path.parent.mkdir()
+        log.start(step=0)
+    add(whole, values)
+    add(first, values[:stopped])
+    second.start(step=stopped, gathered=json.loads(json.dumps(first.gathered())))
+    add(second, values[stopped:])
+    assert whole.gathered() == second.gathered()
+    assert whole.gathered()["sums"]["loss"] == (2**24 + 3) / 2
 
 
 # Several processes
