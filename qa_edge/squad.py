@@ -146,7 +146,14 @@ def read_squad(path: str | os.PathLike[str]) -> Squad:
         is blank, or if a question id occurs twice; the message names article, paragraph and question id. Its indices
         count from 0, as in ``data[3] "Title", paragraphs[5], question "id"``.
     """
-    root, sha256 = read_hashed_json(path, "SQuAD file")
+    return parse_squad(*read_hashed_json(path, "SQuAD file"), path)
+
+
+def parse_squad(root: Any, sha256: str, path: str | os.PathLike[str]) -> Squad:
+    """A SQuAD file's JSON that has been read already; see `read_squad`.
+
+    :param sha256: of the file.
+    """
     reader = _Reader(Path(path))
     where = str(path)
     top = reader.take_object(root, where)

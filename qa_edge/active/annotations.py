@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qa_edge.active.label_studio import Annotation, Region, read_export
+from qa_edge.active.label_studio import Annotation, Region, parse_export
 from qa_edge.active.pool import part_of
-from qa_edge.squad import Question, Reference, Squad, read_squad
+from qa_edge.squad import Question, Reference, Squad, parse_squad
 from qa_edge_runtime.errors import InputError
-from qa_edge_runtime.files import read_json
+from qa_edge_runtime.files import read_hashed_json
 from qa_edge_runtime.scoring import normalize_answer
 
 ON_CONFLICT = ("leave-out", "keep-all")
@@ -123,11 +123,14 @@ def import_annotations(
 def read_annotations(path: str | Path) -> list[Annotation]:
     """Read Label Studio's export, or SQuAD JSON whose answers are annotations by the file's name.
 
+    The file is read once: it may be a pipe.
+
     :raises DataError: if it is neither.
     """
-    if isinstance(read_json(path, "annotations"), dict):
-        return annotations_of(read_squad(path), Path(path).name)
-    return read_export(path)
+    root, sha256 = read_hashed_json(path, "annotations")
+    if isinstance(root, dict):
+        return annotations_of(parse_squad(root, sha256, path), Path(path).name)
+    return parse_export(root, path)
 
 
 def annotations_of(squad: Squad, annotator: str) -> list[Annotation]:

@@ -19,7 +19,6 @@ from typing import Any
 
 from qa_edge.squad import Squad
 from qa_edge_runtime.errors import DataError
-from qa_edge_runtime.files import read_json
 
 _LINE_BREAK = re.compile(r"[\n\r]")
 ANSWER = "answer"
@@ -119,12 +118,12 @@ def tasks(squad: Squad, ids: Sequence[str]) -> list[dict[str, Any]]:
     return made
 
 
-def read_export(path: str | Path) -> list[Annotation]:
-    """Read what Label Studio exports as JSON; annotations that were skipped there are left out.
+def parse_export(root: Any, path: str | Path) -> list[Annotation]:
+    """The annotations of what Label Studio exports as JSON; those that were skipped there are left out.
 
-    :raises DataError: if the file is of another format, JSON-MIN included.
+    :param root: the parsed file.
+    :raises DataError: if it is of another format, JSON-MIN included.
     """
-    root = read_json(path, "Label Studio export")
     if not isinstance(root, list) or not all(isinstance(task, dict) for task in root):
         raise DataError(f"{path} is no list of tasks; expected what Label Studio exports as JSON")
     found = []

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from tiny_models import tiny_squad, write_json
 from tiny_teacher import ran, run
 
 from qa_edge.active.annotations import import_annotations, read_annotations
-from qa_edge.active.label_studio import CONFIG, Region, read_export, tasks
-from qa_edge.squad import Article, Paragraph, Question, Squad, read_squad, write_squad
+from qa_edge.active.label_studio import CONFIG, Region, parse_export, tasks
+from qa_edge.squad import Article, Paragraph, Question, Reference, Squad, read_squad, with_questions, write_squad
 from qa_edge_runtime.errors import DataError, InputError
 
 CONTEXT = "A 🎉 party! The red kettle 🫖 of Anna is in Łódź. The kettle sings."
@@ -279,13 +281,28 @@ def test_what_the_source_says_counts(tmp_path: Path) -> None:
         ([task("q", "c", [{"from_name": "x", "type": "labels", "value": {"labels": None}}])], None),
     ],
 )
-def test_exports_of_other_formats(tmp_path: Path, exported: Any, expected: str | None) -> None:
-    path = write_json(tmp_path / "export.json", exported)
+def test_exports_of_other_formats(exported: Any, expected: str | None) -> None:
     if expected is None:
-        read_export(path)
+        parse_export(exported, "export.json")
     else:
         with pytest.raises(DataError, match=expected):
-            read_export(path)
+            parse_export(exported, "export.json")
+
+
+def test_annotations_come_through_a_pipe(tmp_path: Path) -> None:
+    answered = tmp_path / "answered.json"
+    anna = (Reference(text="Anna", start=CONTEXT.index("Anna")),)
+    write_squad(answered, with_questions(source_of(), lambda one: replace(one, answers=anna)))
+    reading, writing = os.pipe()
+    try:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(answered.read_bytes())
+        found = read_annotations(f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+    assert [(one.question_id, [region.text for region in one.regions]) for one in found] == [
+        (f"q{number}", ["Anna"]) for number in range(3)
+    ]
 
 
 def test_the_command_reports_problems_and_keeps_its_inputs(tmp_path: Path) -> None:
