@@ -48,6 +48,7 @@ COMMANDS = (
     "labels",
     "pack",
     "prepare",
+    "questions",
     "report",
     "select",
     "sensitivity",
