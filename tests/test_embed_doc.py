@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "embed.md").read_text(encoding="utf-8")
 KEPT = ROOT / "models" / "qa_edge_models" / "edge.qab"
 MANUAL = "The main switch is behind the grey panel. Turn it off before you open the lid."
-QUESTION, ANSWER = "Where is the main switch?", "behind the grey panel"
+QUESTION, ANSWER = "Where is the main switch?", "the grey panel"
 
 needs_bundle = pytest.mark.skipif(not KEPT.is_dir(), reason="the bundle that ships is not there")
 needs_engine = pytest.mark.skipif(

@@ -39,7 +39,7 @@ def test_tokens_are_those_of_the_conformance_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("table.npy", lambda raw: raw[:-1], "table.npy has 4869695 bytes instead of 4869696"),
+        ("table.npy", lambda raw: raw[:-1], "table.npy has {} bytes instead of {}"),
         ("table.npy", lambda raw: raw[:3_000_000] + b"\xff\x00" + raw[3_000_002:], "table.npy was changed"),
         (
             "cases.json",
@@ -56,6 +56,7 @@ def test_damaged_bundles_are_refused_in_a_sentence(name: str, change: object, sa
     raw = (BUNDLE / name).read_bytes()
     changed = change(raw)
     assert changed != raw
+    said = said.format(len(changed), len(raw))
     (tmp_path / "edge.qab" / name).write_bytes(changed)
     ran = node(READER, tmp_path / "edge.qab", cwd=tmp_path)
     assert ran.returncode == 1 and said in ran.stderr and len(ran.stderr.splitlines()) == 1, ran.stderr
