@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from random import Random
 
@@ -40,7 +40,7 @@ def with_more_questions(
 
     :param vectors: GloVe text; see `NearWords`.
     :param bare_texts: questions for a text that has none: sentences with a gap alone.
-    :raises DataError: if no question could be written, or as `read_vectors`.
+    :raises DataError: if no question could be written, or the data have those of this seed; or as `read_vectors`.
     :raises InputError: if `bare_texts` is negative.
     """
     if bare_texts < 0:
@@ -49,18 +49,23 @@ def with_more_questions(
     for _, paragraph in squad.paragraphs():
         texts = [question.text for question in paragraph.questions] or [paragraph.context]
         words.update(dict.fromkeys(word.lower() for text in texts for word in WORD.findall(text)))
-    writer = _Writer(NearWords(vectors, words), bare_texts, seed)
+    ids = {question.id for _, paragraph in squad.paragraphs() for question in paragraph.questions}
+    writer = _Writer(NearWords(vectors, words), ids, bare_texts, seed)
     articles = tuple(writer.article(article, number) for number, article in enumerate(squad.articles))
     if not sum(writer.count.values()):
-        raise DataError("no question could be written: the texts have no sentence of five words or more")
+        raise DataError(
+            "no question could be written: no text has a question, and bare_texts is 0; ask for some"
+            if not bare_texts
+            else "no question could be written: the texts have no sentence of five words or more"
+        )
     return Squad(articles=articles, version=squad.version), writer.count
 
 
 class _Writer:
     """Writes the questions of one file, text after text, by one source of chance."""
 
-    def __init__(self, near: NearWords, bare_texts: int, seed: int) -> None:
-        self.near, self.bare_texts, self.seed = near, bare_texts, seed
+    def __init__(self, near: NearWords, ids: Set[str], bare_texts: int, seed: int) -> None:
+        self.near, self.ids, self.bare_texts, self.seed = near, ids, bare_texts, seed
         self.source = Random(seed)
         self.count = {"replaced": 0, "gap": 0, "other": 0}
 
@@ -93,7 +98,13 @@ class _Writer:
 
     def question(self, kind: str, text: str, of: str) -> Question:
         self.count[kind] += 1
-        return Question(id=f"{kind}-{self.seed}-{of}", text=text)
+        new = f"{kind}-{self.seed}-{of}"
+        if new in self.ids:
+            raise DataError(
+                f"question {new} is in the data already, written with seed {self.seed}: "
+                "name the data as they were before, or another seed"
+            )
+        return Question(id=new, text=text)
 
     def near_words(self, text: str, share: float) -> tuple[str, int]:
         """A text with a share of its words replaced by others near them, and how many were."""

@@ -85,8 +85,19 @@ def test_what_cannot_be_asked_is_said(vectors: Path) -> None:
     short = Squad(articles=(Article(title="A", paragraphs=(Paragraph(context="Too short."),)),))
     with pytest.raises(DataError, match="no question could be written"):
         with_more_questions(short, vectors)
+    with pytest.raises(DataError, match="bare_texts is 0"):
+        with_more_questions(short, vectors, bare_texts=0)
     with pytest.raises(InputError, match="bare_texts is -1"):
         with_more_questions(texts(), vectors, bare_texts=-1)
+
+
+def test_data_that_have_them_already_are_refused_but_for_another_seed(vectors: Path) -> None:
+    once, _ = with_more_questions(texts(), vectors, seed=3)
+    with pytest.raises(DataError, match=r"-3-q\d+ is in the data already, written with seed 3: .* another seed"):
+        with_more_questions(once, vectors, seed=3)
+    twice, _ = with_more_questions(once, vectors, seed=4)
+    ids = [one.id for _, _, one in twice.items()]
+    assert len(ids) == len(set(ids)) > 4 * 40
 
 
 def test_the_command_writes_data_that_can_be_read(vectors: Path, tmp_path: Path) -> None:
