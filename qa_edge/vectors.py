@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Vectors:
         return Vectors(words=tuple(self.words[number] for number in kept), array=array, dim=self.dim, lines=self.lines)
 
 
-def read_vectors(path: str | os.PathLike[str], wanted: Container[str], dim: int | None = None) -> Vectors:
+def read_vectors(path: str | os.PathLike[str], wanted: Collection[str], dim: int | None = None) -> Vectors:
     """Read the vectors of the wanted words in one pass over the file.
 
     A line is a word and `dim` numbers, with single spaces (or tabs) between. The word may hold spaces, as in some
@@ -65,8 +65,7 @@ def read_vectors(path: str | os.PathLike[str], wanted: Container[str], dim: int 
     word2vec and fastText write) is skipped. If a word occurs twice, its first vector counts. Whether a file is gzip or
     zip is told by its first bytes, not by its name. The numbers of words that are not wanted are counted, not parsed.
 
-    :param wanted: words to keep, compared character by character, case included; what is no collection is asked for
-        each word of the file in its order, once.
+    :param wanted: words to keep, compared character by character, case included.
     :param dim: numbers a line must have; None takes it from the first line.
     :raises InputError: if `dim` is below 1.
     :raises DataError: if the file is missing, empty, cut, not UTF-8, of another dimension, or has a broken line or a
@@ -75,7 +74,7 @@ def read_vectors(path: str | os.PathLike[str], wanted: Container[str], dim: int 
     if dim is not None and dim < 1:
         raise InputError(f"vectors of {dim} numbers were asked for; the dimension must be 1 or more")
     source = Path(path)
-    parser = _Parser(source, frozenset(wanted) if isinstance(wanted, Collection) else wanted, dim)
+    parser = _Parser(source, frozenset(wanted), dim)
     try:
         with _open(source) as (raw, stream), _read_progress(raw) as on_block:
             for line in _lines(stream, source, on_block):
@@ -92,7 +91,7 @@ def read_vectors(path: str | os.PathLike[str], wanted: Container[str], dim: int 
 class _Parser:
     """Takes the file's lines one by one and keeps the wanted vectors."""
 
-    def __init__(self, source: Path, wanted: Container[str], dim: int | None) -> None:
+    def __init__(self, source: Path, wanted: frozenset[str], dim: int | None) -> None:
         self.source = source
         self.wanted = wanted
         self.dim = dim

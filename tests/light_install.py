@@ -48,7 +48,6 @@ COMMANDS = (
     "labels",
     "pack",
     "prepare",
-    "questions",
     "report",
     "select",
     "sensitivity",

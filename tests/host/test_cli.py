@@ -251,7 +251,7 @@ def test_every_setting_is_an_option_with_its_default() -> None:
 def test_every_command_has_help() -> None:
     host = {"check", "prepare", "label", "teach", "distill", "evaluate", "compare", "export", "sensitivity"}
     names = host | {"vectors", "info", "pack", "verify", "answer", "bench", "select", "labels", "active"}
-    names |= {"experiment", "report", "questions"}
+    names |= {"experiment", "report"}
     assert set(main.commands) == names
     for name in names:
         shown = ran(name, "--help")
